@@ -1,0 +1,1 @@
+"""Benchmarks: run them all with `make bench`, one with `python benchmarks/NAME.py`."""

@@ -1,0 +1,1 @@
+"""Experiments: library functions (`lib`), their wiring into steps (`steps`), and pipelines (`tutorials`)."""

@@ -1,0 +1,1 @@
+"""Layer 2: wires library functions into steps with `deferred`, `@step` and `output()`."""

@@ -1,0 +1,1 @@
+"""Layer 3: small complete pipelines to run, read and copy."""

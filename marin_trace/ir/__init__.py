@@ -1,0 +1,1 @@
+"""The intermediate representation: refs, graphs, and what is done to them. No I/O."""

@@ -1,0 +1,69 @@
+"""Where in the user's code something was written.
+
+Owns the decision which stack frames are the user's: neither this package's, nor the standard library's, nor an
+installed package's. Reads no files.
+"""
+
+import functools
+import os
+import sys
+from types import FrameType
+from typing import NamedTuple
+
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_FOREIGN = (
+    "<frozen ",
+    _OWN,
+    os.path.dirname(os.__file__) + os.sep,
+)
+
+_PACKAGE_DIRECTORIES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+
+class Location(NamedTuple):
+    """A line of the user's code; as text ``file:line``, relative where it lies below the working directory."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        relative = os.path.relpath(self.file) if os.path.isabs(self.file) else self.file
+        return f"{self.file if relative.startswith(os.pardir) else relative}:{self.line}"
+
+
+@functools.cache
+def _is_foreign(file: str) -> bool:
+    return file == "<string>" or file.startswith(_FOREIGN) or any(part in file for part in _PACKAGE_DIRECTORIES)
+
+
+def user_location(skip: int = 0) -> Location:
+    """The innermost line of the user's code on this thread's stack.
+
+    Where every frame is foreign (code run by ``python -m`` from an installed package, say), the innermost one that is
+    not this package's.
+
+    Args:
+        skip: How many frames above the caller are known to be this package's.
+    """
+    frame: FrameType | None = sys._getframe(1 + skip)  # pyright: ignore[reportPrivateUsage]
+    fallback: Location | None = None
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not _is_foreign(file):
+            return Location(file, frame.f_lineno)
+        if fallback is None and not file.startswith(_OWN):
+            fallback = Location(file, frame.f_lineno)
+        frame = frame.f_back
+    return fallback or Location("<unknown>", 0)
+
+
+def location_of(error: BaseException) -> Location | None:
+    """The innermost line of the user's code that an exception passed through, or None."""
+    location: Location | None = None
+    traceback = error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if not _is_foreign(file):
+            location = Location(file, traceback.tb_lineno)
+        traceback = traceback.tb_next
+    return location

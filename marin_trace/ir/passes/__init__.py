@@ -1,0 +1,1 @@
+"""Compiler passes: functions from a graph to a graph, one file each."""

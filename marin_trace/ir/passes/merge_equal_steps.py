@@ -1,0 +1,138 @@
+"""Merges steps that are one step: equal fingerprint and output path, called in different places or traces."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from marin_trace.errors import CycleError, MarinTraceWarning, OptionsConflictError, explain
+from marin_trace.ir.canonical import fingerprints, memo_bytes
+from marin_trace.ir.config_tree import substitute, unversioned_parts
+from marin_trace.ir.graph import EdgeKind, Graph, Group, Node, Options, topological_order
+from marin_trace.ir.passes.rewrite import rewritten
+from marin_trace.ir.refs import (
+    DeferredResult,
+    OwnOutput,
+    StepArtifact,
+    StepOutput,
+    projection_steps,
+    render_steps,
+    source_of,
+)
+from marin_trace.ir.verifier import find_cycle
+
+
+def merge_equal_steps(graph: Graph, fingerprint_by_node: dict[Node, str] | None = None) -> Graph:
+    """The graph with one step for each fingerprint and output path: the first in trace order.
+
+    The ordering edges of merged steps are united. Of unversioned values the first step's win, with a warning; of run
+    options an explicit one beats one that was not given.
+
+    Args:
+        graph: Any graph.
+        fingerprint_by_node: The fingerprints, where the caller has them.
+
+    Raises:
+        OptionsConflictError: Two of them were given different run options.
+        CycleError: Their edges, united, lead in a circle.
+    """
+    fingerprint_by_node = fingerprint_by_node or fingerprints(graph.nodes)
+    first_by_key: dict[tuple[str, str | None], Node] = {}
+    merged_by_first: dict[Node, Node] = {}
+    first_by_other: dict[Node | Group, Node] = {}
+    for node in graph.nodes:
+        first = first_by_key.setdefault((fingerprint_by_node[node], node.override_output_path), node)
+        if first is not node:
+            first_by_other[node] = first
+            merged_by_first[first] = _merged(merged_by_first.get(first, first), node, first, fingerprint_by_node)
+    if not first_by_other:
+        return graph
+
+    def producers_of(node: Node) -> Iterable[Any]:
+        return (first_by_other.get(e.producer, e.producer) for e in merged_by_first.get(node, node).edges)
+
+    nodes = [node for node in graph.nodes if node not in first_by_other]
+    try:
+        kept = topological_order(nodes, producers_of)
+    except CycleError:
+        raise _cycle(find_cycle(nodes, producers_of), first_by_other) from None
+    return rewritten(dataclasses.replace(graph, nodes=kept), merged_by_first, first_by_other)
+
+
+def _cycle(cycle: list[Node], first_by_other: Mapping[Node, Node]) -> CycleError:
+    """What to say of a cycle: every line that called one of its steps."""
+    lines: dict[Node, dict[str, None]] = {node: {str(node.location): None} for node in cycle}
+    for other, first in first_by_other.items():
+        if first in lines:
+            lines[first][str(other.location)] = None
+    width = max(len(node.name) for node in cycle)
+    return CycleError(
+        explain(
+            f"{cycle[0].name} needs itself, since equal steps are one",
+            facts=["needs, in turn:", *(f"  {node.name:<{width}}  {', '.join(lines[node])}" for node in cycle)],
+            hint="an unused ref argument means 'run after'; drop the one that leads back",
+        )
+    )
+
+
+def _merged(merged: Node, other: Node, first: Node, fingerprint_by_node: Mapping[Node, str]) -> Node:
+    _warn_of_different_values(first, other, fingerprint_by_node)
+    options = _merged_options(merged.options, other.options, first, other)
+    known = set(merged.edges)
+    orderings = [e for e in other.edges if e.kind is not EdgeKind.DATA and e not in known and e.path is None]
+    called = tuple(dict.fromkeys((*merged.called, *other.called)))
+    return dataclasses.replace(merged, options=options, edges=(*merged.edges, *orderings), called=called)
+
+
+def _warn_of_different_values(first: Node, other: Node, fingerprint_by_node: Mapping[Node, str]) -> None:
+    for a, b in zip(first.calls, other.calls, strict=True):
+        for name, mine, theirs in zip(a.arguments.plan.names, a.arguments.values, b.arguments.values, strict=True):
+            if _unversioned_key(mine, fingerprint_by_node) != _unversioned_key(theirs, fingerprint_by_node):
+                message = explain(
+                    f"{first.name} is called with different unversioned values for {a.function.label}({name}): "
+                    "the first call's win",
+                    facts={"first": first.location, "second": other.location},
+                    hint="give both calls the same value",
+                )
+                warnings.warn_explicit(message, MarinTraceWarning, other.location.file, other.location.line)
+                return
+
+
+def _unversioned_key(tree: Any, fingerprint_by_node: Mapping[Node, str]) -> list[bytes]:
+    """What of a value is no part of the identity, with refs by meaning (equal refs of two traces are different objects)."""
+
+    def meaning(leaf: Any, _: object) -> Any:
+        match leaf:
+            case StepOutput():
+                return f"{leaf.blocking} {fingerprint_by_node[leaf.step_node()]} {leaf.subpath}"
+            case StepArtifact():
+                return f"{fingerprint_by_node[source_of(leaf).step_node()]}{render_steps(projection_steps(leaf))}"
+            case OwnOutput():
+                return f"output() {leaf.subpath}"
+            case DeferredResult():
+                return f"{source_of(leaf).index}{render_steps(projection_steps(leaf))}"
+            case _:
+                return leaf
+
+    return [memo_bytes(substitute(part, meaning)) for part in unversioned_parts(tree)]
+
+
+def _merged_options(a: Options, b: Options, first: Node, other: Node) -> Options:
+    changes: dict[str, Any] = {}
+    for name, value in b.given().items():
+        mine = getattr(a, name)
+        if mine is None:
+            changes[name] = value
+        elif name in Options.RUN_OPTIONS and not _same_option(mine, value):
+            raise OptionsConflictError(
+                explain(
+                    f"{first.name} is called with two different {name}",
+                    facts={"first": f"{first.location}  {mine}", "second": f"{other.location}  {value}"},
+                    hint="give it in one place: on @step, or in one of the calls",
+                )
+            )
+    return dataclasses.replace(a, **changes) if changes else a
+
+
+def _same_option(a: object, b: object) -> bool:
+    return type(a) is type(b) and a == b

@@ -1,0 +1,1 @@
+"""Lowering: graphs to StepSpecs. No I/O."""

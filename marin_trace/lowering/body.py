@@ -1,0 +1,182 @@
+"""Bodies, lowered: what a step's own calls are once every ref has a path.
+
+A :class:`LoweredBody` still holds the graph and finds paths when it runs (the prefix is read then); what travels to
+another process is the :class:`ResolvedBody`, which holds paths only.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path as LocalPath
+from typing import Any, final
+
+from marin_trace.ir.config_tree import Path, Record, StandIn, Tree, substitute
+from marin_trace.ir.graph import Node
+from marin_trace.ir.interpreter import below, run_body
+from marin_trace.ir.refs import (
+    DeferredResult,
+    HardcodedPath,
+    OwnOutput,
+    ProjectionStep,
+    StepArtifact,
+    StepOutput,
+    StepRef,
+    project,
+    projection_steps,
+    source_of,
+)
+from marin_trace.ir.typecheck import becomes_path_object
+from marin_trace.lowering.paths import PlacedStep
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OwnPath(StandIn):
+    """The step's own output path, or a path below it."""
+
+    subpath: str
+    as_object: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ResolvedPath(StandIn):
+    """A path of somebody else's."""
+
+    path: str
+    as_object: bool
+    """Whether the function is annotated to take a ``pathlib.Path``, not a ``str``."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ResolvedArtifact(StandIn):
+    """What another step returned, to be loaded from its output."""
+
+    output_path: str
+    artifact_type: Any
+    steps: tuple[ProjectionStep, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ResolvedResult(StandIn):
+    """What an earlier call of the same body returned."""
+
+    index: int
+    steps: tuple[ProjectionStep, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ResolvedRef:
+    """What a ref stands for: a path, and what was returned by the step that made it."""
+
+    output_path: str
+    artifact_type: Any
+    """None where it is not annotated."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ResolvedBody:
+    """The calls of one step, with paths in the place of refs. Pickles, where its functions and plain values do."""
+
+    calls: tuple[tuple[Callable[..., Any], Record], ...]
+    returned: Tree
+
+    def __call__(self, output_path: str) -> Any:
+        """Makes the calls. **Phase**: run time.
+
+        Args:
+            output_path: The step's own.
+
+        Returns:
+            The artifact: what the body returned.
+        """
+        artifacts: dict[str, Any] = {}
+
+        def value_of(leaf: Any, results: Sequence[Any]) -> Any:
+            match leaf:
+                case OwnPath():
+                    return _path_value(below(output_path, leaf.subpath), as_object=leaf.as_object)
+                case ResolvedPath():
+                    return _path_value(leaf.path, as_object=leaf.as_object)
+                case ResolvedResult():
+                    return project(results[leaf.index], leaf.steps)
+                case ResolvedArtifact():
+                    return project(_loaded(leaf, artifacts), leaf.steps)
+                case _:
+                    raise AssertionError(f"not lowered: {type(leaf)}")
+
+        return run_body(self.calls, self.returned, value_of)
+
+
+def _path_value(path: str, *, as_object: bool) -> Any:
+    return LocalPath(path) if as_object else path
+
+
+def _loaded(leaf: ResolvedArtifact, artifacts: dict[str, Any]) -> Any:
+    from marin_trace.runtime.artifact import Artifact
+
+    if leaf.output_path not in artifacts:
+        wanted = None if leaf.artifact_type is Any else leaf.artifact_type
+        artifacts[leaf.output_path] = Artifact.load(leaf.output_path, wanted)
+    return artifacts[leaf.output_path]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class LoweredBody:
+    """The ``fn`` of a lowered step."""
+
+    node: Node
+    spec_of_node: Callable[[Node], PlacedStep]
+    """The lowered form of a step of the same graph."""
+    path_below_prefix: Callable[[str], str]
+    """Where a relative hardcoded path lies."""
+
+    def path_of(self, ref: StepRef) -> str:
+        """The path that a ref stands for (of the step's own output too)."""
+        if isinstance(ref, HardcodedPath):
+            return self.path_below_prefix(ref.path)
+        assert isinstance(ref, StepOutput | OwnOutput)
+        node = ref.step_node() if isinstance(ref, StepOutput) else self.node
+        return below(self.spec_of_node(node).output_path, ref.subpath)
+
+    def resolved(self) -> ResolvedBody:
+        """The body with today's paths in it."""
+        calls = tuple(
+            (call.function.function, _arguments(substitute(call.arguments, self._stand_in))) for call in self.node.calls
+        )
+        return ResolvedBody(calls, substitute(self.node.returned, self._stand_in))
+
+    def _stand_in(self, leaf: Any, path: Path | None) -> StandIn:
+        as_object = path is not None and isinstance(leaf, StepRef) and becomes_path_object(path)
+        match leaf:
+            case OwnOutput():
+                return OwnPath(leaf.subpath, as_object)
+            case StepOutput() | HardcodedPath():
+                return ResolvedPath(self.path_of(leaf), as_object)
+            case DeferredResult():
+                return ResolvedResult(source_of(leaf).index, projection_steps(leaf))
+            case StepArtifact():
+                producer = source_of(leaf).step_node()
+                return ResolvedArtifact(
+                    self.spec_of_node(producer).output_path, producer.artifact_type, projection_steps(leaf)
+                )
+            case _:
+                raise AssertionError(f"not a traced leaf: {type(leaf)}")
+
+    def __call__(self, output_path: str) -> Any:
+        """Runs the body in this thread; see :meth:`ResolvedBody.__call__`."""
+        return self.resolved()(output_path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        resolved = self.resolved()
+        return (ResolvedBody, (resolved.calls, resolved.returned))
+
+
+def _arguments(tree: Tree) -> Record:
+    """A call's arguments, which substitution keeps a record."""
+    assert isinstance(tree, Record)
+    return tree

@@ -1,0 +1,79 @@
+"""Output paths: the one place that joins a prefix, a name and a hash."""
+
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+from marin_trace.errors import OutputConflictError, explain
+from marin_trace.ir.refs import is_absolute
+
+HASH_DIGITS = 8
+"""How much of a fingerprint a path shows; the whole of it is recorded at commit and compared on every hit."""
+
+
+def name_with_hash(name: str, fingerprint: str) -> str:
+    """``{name}-{first 8 hex digits}``."""
+    return f"{name}-{fingerprint[:HASH_DIGITS]}"
+
+
+def path_below(prefix: str, relative: str) -> str:
+    """A path under a prefix; absolute paths and URLs are returned as they are."""
+    return relative if is_absolute(relative) else f"{prefix}/{relative}"
+
+
+def normal_prefix(prefix: str) -> str:
+    """A prefix as output paths begin with it: absolute, without a trailing slash."""
+    return prefix.rstrip("/") if "://" in prefix else os.path.abspath(os.path.expanduser(prefix))
+
+
+class PlacedStep(Protocol):
+    """A step that has an output path."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def name_with_hash(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def output_path(self) -> str: ...
+    @property
+    def location(self) -> str | None: ...
+
+
+def check_conflicts(steps: Iterable[PlacedStep], below: str) -> None:
+    """Refuses two recipes for one output path, and an output inside another one.
+
+    Args:
+        steps: Each step once.
+        below: The prefix that most outputs lie under.
+
+    Raises:
+        OutputConflictError: Naming both call sites.
+    """
+    step_by_path: dict[str, PlacedStep] = {}
+    for step in steps:
+        other = step_by_path.setdefault(step.output_path, step)
+        if other is not step:
+            raise _conflict(f"two steps would write {step.output_path}", other, step)
+    for path, step in step_by_path.items():
+        floor = len(below) + 1 if path.startswith(below) else path.find("://") + 3
+        end = path.rfind("/")
+        while end > floor:
+            outer = step_by_path.get(path[:end])
+            if outer is not None:
+                raise _conflict(f"the output of {step.name} would lie inside that of {outer.name}", outer, step)
+            end = path.rfind("/", 0, end)
+
+
+def _conflict(summary: str, first: PlacedStep, second: PlacedStep) -> OutputConflictError:
+    return OutputConflictError(
+        explain(
+            summary,
+            facts={
+                "first": f"{first.name}  {first.location}  {first.fingerprint[:HASH_DIGITS]}  {first.output_path}",
+                "second": f"{second.name}  {second.location}  {second.fingerprint[:HASH_DIGITS]}  {second.output_path}",
+            },
+            hint="give one of them another name, or another override_output_path",
+        )
+    )

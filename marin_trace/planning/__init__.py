@@ -1,0 +1,1 @@
+"""Planning: what a run would do, and why."""

@@ -1,0 +1,1 @@
+"""StepSpec → outputs: status, cache, lock, artifact, records and the runner, each usable alone."""

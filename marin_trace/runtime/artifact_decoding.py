@@ -1,0 +1,325 @@
+"""From JSON trees to typed values: the reading half of `Artifact`.
+
+Containers and classes are walked here, so that a message names the field and unions of classes are told apart by the
+name that was stored; what is left (numbers, dates, constrained types, pydantic models) is pydantic's.
+"""
+
+import base64
+import dataclasses
+import enum
+import io
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from typing import Any, Final, Union, cast, final, get_args, get_origin
+
+from marin_trace.errors import ArtifactError, explain
+from marin_trace.runtime.artifact_annotations import (
+    ITERABLES,
+    LISTS,
+    MAPPINGS,
+    SETS,
+    accepts_anything,
+    annotation_text,
+    hints_of,
+    is_array_type,
+    is_class,
+    unwrapped,
+)
+from marin_trace.runtime.artifact_encoding import TYPE_MARK, type_tag
+from marin_trace.storage.files import join, read_bytes
+
+__all__ = ["Decoder", "read_plain"]
+
+_ANNOTATED: Final[Any] = typing.Annotated
+_SCALARS: Final = (bool, int, float, str, bytes)
+
+
+@final
+class Decoder:
+    """Builds values from trees; arrays are read from beside one output."""
+
+    def __init__(self, output_path: str) -> None:
+        self._output_path = output_path
+
+    def decode(self, annotation: Any, tree: Any, path: str = "artifact") -> Any:
+        """Builds the value that an annotation describes.
+
+        Args:
+            annotation: A type, or anything that may stand in an annotation.
+            tree: As read from the JSON.
+            path: Where in the value this is, for messages.
+
+        Raises:
+            ArtifactError: The tree does not fit.
+        """
+        bare = unwrapped(annotation)
+        if accepts_anything(bare):
+            return read_plain(tree, self._output_path)
+        return self._decoder_of(bare)(bare, tree, path)
+
+    def _decoder_of(self, annotation: Any) -> Callable[[Any, Any, str], Any]:
+        origin = get_origin(annotation) or annotation
+        if origin in (Union, types.UnionType):
+            return self._union
+        if origin is typing.Annotated:
+            return self._annotated
+        if not is_class(origin):
+            return self._leaf
+        if origin in _SCALARS:
+            return self._scalar
+        if dataclasses.is_dataclass(origin):
+            return self._dataclass
+        if typing.is_typeddict(origin):
+            return self._typed_dict
+        if issubclass(origin, tuple):
+            return self._named_tuple if hasattr(cast("Any", origin), "_fields") else self._tuple
+        if origin in (*LISTS, *ITERABLES):
+            return self._list
+        if origin in SETS:
+            return self._set
+        if origin in MAPPINGS:
+            return self._mapping
+        if issubclass(origin, enum.Enum):
+            return self._enum
+        if is_array_type(origin):
+            return self._array
+        return self._leaf
+
+    def _scalar(self, annotation: Any, tree: Any, path: str) -> Any:
+        plain = read_plain(tree, self._output_path)
+        if type(plain) is annotation:
+            return plain
+        if annotation is float and type(plain) is int:
+            return float(plain)
+        raise _mismatch(path, annotation, tree)
+
+    def _annotated(self, annotation: Any, tree: Any, path: str) -> Any:
+        inner, *metadata = get_args(annotation)
+        if self._decoder_of(unwrapped(inner)) == self._leaf:
+            return self._leaf(annotation, tree, path)
+        # The constraints alone: the value itself has been built here.
+        constraints = _ANNOTATED[(Any, *metadata)]
+        return self._validated(constraints, self.decode(inner, tree, path), path)
+
+    def _union(self, annotation: Any, tree: Any, path: str) -> Any:
+        members = get_args(annotation)
+        if tree is None and type(None) in members:
+            return None
+        tag = cast("dict[str, Any]", tree).get(TYPE_MARK) if isinstance(tree, dict) else None
+        named = [member for member in members if tag is not None and _tag_of(member) == tag]
+        candidates = named or [member for member in members if member is not type(None)]
+        exact = [member for member in candidates if _is_exactly(member, tree)]
+        problems: list[str] = []
+        for member in [*exact, *candidates]:
+            try:
+                return self.decode(member, tree, path)
+            except ArtifactError as error:
+                problems.append(str(error).partition("\n")[0])
+        raise _mismatch(path, annotation, tree, dict.fromkeys(problems))
+
+    def _dataclass(self, annotation: Any, tree: Any, path: str) -> Any:
+        kind = get_origin(annotation) or annotation
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        optional = {
+            name
+            for name, field in fields.items()
+            if not field.init
+            or field.default is not dataclasses.MISSING
+            or field.default_factory is not dataclasses.MISSING
+        }
+        hints = {name: hint for name, hint in hints_of(kind).items() if name in fields}
+        values = self._fields(annotation, {**dict.fromkeys(fields, Any), **hints}, optional, tree, path)
+        try:
+            made = kind(**{name: value for name, value in values.items() if fields[name].init})
+        except Exception as error:
+            raise _refused(path, annotation, error) from error
+        for name, value in values.items():
+            if not fields[name].init:
+                object.__setattr__(made, name, value)
+        return made
+
+    def _typed_dict(self, annotation: Any, tree: Any, path: str) -> Any:
+        return self._fields(annotation, hints_of(annotation), set(annotation.__optional_keys__), tree, path)
+
+    def _named_tuple(self, annotation: Any, tree: Any, path: str) -> Any:
+        hints = dict.fromkeys(annotation._fields, Any) | hints_of(annotation)
+        values = self._fields(annotation, hints, set(annotation._field_defaults), tree, path)
+        return annotation(**values)
+
+    def _fields(
+        self, annotation: Any, hints: Mapping[str, Any], optional: set[str], tree: Any, path: str
+    ) -> dict[str, Any]:
+        if not isinstance(tree, dict):
+            raise _mismatch(path, annotation, tree)
+        stored = {key: item for key, item in cast("dict[str, Any]", tree).items() if key != TYPE_MARK}
+        missing = [name for name in hints if name not in stored and name not in optional]
+        unknown = [name for name in stored if name not in hints]
+        if missing or unknown:
+            raise _other_fields(annotation, path, missing, unknown)
+        return {name: self.decode(hints[name], item, f"{path}.{name}") for name, item in stored.items()}
+
+    def _tuple(self, annotation: Any, tree: Any, path: str) -> Any:
+        items, members = _items_of(annotation, tree, path), get_args(annotation)
+        if not members:
+            return tuple(read_plain(item, self._output_path) for item in items)
+        if len(members) == 2 and members[1] is Ellipsis:
+            members = (members[0],) * len(items)
+        if members == ((),):
+            members = ()
+        if len(items) != len(members):
+            raise _mismatch(path, annotation, tree, [f"{len(items)} items, expected {len(members)}"])
+        pairs = zip(members, items, strict=True)
+        return tuple(self.decode(member, item, f"{path}[{n}]") for n, (member, item) in enumerate(pairs))
+
+    def _list(self, annotation: Any, tree: Any, path: str) -> Any:
+        (member,) = get_args(annotation) or (Any,)
+        items = _items_of(annotation, tree, path)
+        return [self.decode(member, item, f"{path}[{n}]") for n, item in enumerate(items)]
+
+    def _set(self, annotation: Any, tree: Any, path: str) -> Any:
+        (member,) = get_args(annotation) or (Any,)
+        items = [self.decode(member, item, path) for item in _items_of(annotation, tree, path)]
+        members = [_hashable(item) for item in items]
+        return frozenset(members) if (get_origin(annotation) or annotation) is frozenset else set(members)
+
+    def _mapping(self, annotation: Any, tree: Any, path: str) -> Any:
+        key_type, item_type = get_args(annotation) or (Any, Any)
+        if not isinstance(tree, dict):
+            raise _mismatch(path, annotation, tree)
+        marked = cast("dict[str, Any]", tree)
+        pairs = marked["$items"] if "$items" in marked else [item for item in marked.items() if item[0] != TYPE_MARK]
+        return {
+            _hashable(self.decode(key_type, key, f"{path} (a key)")): self.decode(item_type, item, f"{path}[{key!r}]")
+            for key, item in pairs
+        }
+
+    def _enum(self, annotation: Any, tree: Any, path: str) -> Any:
+        if isinstance(tree, dict) and "$enum" in tree:
+            name = str(cast("dict[str, Any]", tree)["$enum"])
+            if name in annotation.__members__:
+                return annotation[name]
+        try:
+            return annotation(tree)
+        except (ValueError, TypeError) as error:
+            raise _mismatch(path, annotation, tree, [f"one of {', '.join(annotation.__members__)}"]) from error
+
+    def _array(self, annotation: Any, tree: Any, path: str) -> Any:
+        if not isinstance(tree, dict) or "$array" not in tree:
+            raise _mismatch(path, annotation, tree)
+        array = _read_array(cast("dict[str, Any]", tree), self._output_path)
+        jax = sys.modules.get("jax")
+        if jax is not None and issubclass(get_origin(annotation) or annotation, jax.Array):
+            return jax.numpy.asarray(array)
+        return array
+
+    def _leaf(self, annotation: Any, tree: Any, path: str) -> Any:
+        return self._validated(annotation, read_plain(tree, self._output_path), path)
+
+    def _validated(self, annotation: Any, plain: Any, path: str) -> Any:
+        import pydantic
+
+        try:
+            # Not strict: dates, paths and the like were stored as text.
+            return pydantic.TypeAdapter(annotation).validate_python(plain, strict=False)
+        except pydantic.ValidationError as error:
+            raise _invalid(path, annotation, error) from error
+        except pydantic.errors.PydanticUserError as error:
+            raise ArtifactError(
+                explain(f"{path} cannot be loaded as {annotation_text(annotation)}: {error}")
+            ) from error
+
+
+def read_plain(tree: Any, output_path: str) -> Any:
+    """A tree as plain values: marks are read, class names dropped."""
+    if isinstance(tree, list):
+        return [read_plain(item, output_path) for item in cast("list[Any]", tree)]
+    if not isinstance(tree, dict):
+        return tree
+    marked = cast("dict[str, Any]", tree)
+    if "$items" in marked:
+        pairs = [(read_plain(key, output_path), read_plain(item, output_path)) for key, item in marked["$items"]]
+        return {_hashable(key): item for key, item in pairs}
+    if "$array" in marked:
+        return _read_array(marked, output_path)
+    if "$bytes" in marked:
+        return base64.b64decode(marked["$bytes"])
+    if "$float" in marked:
+        return float(marked["$float"])
+    if "$enum" in marked:
+        return marked["$enum"]
+    return {key: read_plain(item, output_path) for key, item in marked.items() if key != TYPE_MARK}
+
+
+def _tag_of(member: Any) -> str | None:
+    kind = get_origin(unwrapped(member)) or unwrapped(member)
+    return type_tag(kind) if isinstance(kind, type) else None
+
+
+def _is_exactly(member: Any, tree: Any) -> bool:
+    kind = unwrapped(member)
+    marks = {float: "$float", bytes: "$bytes"}
+    if isinstance(tree, dict):
+        return isinstance(kind, type) and marks.get(kind, "") in tree
+    return kind is type(tree)
+
+
+def _items_of(annotation: Any, tree: Any, path: str) -> list[Any]:
+    if not isinstance(tree, list):
+        raise _mismatch(path, annotation, tree)
+    return cast("list[Any]", tree)
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in cast("list[Any]", value)) if isinstance(value, list) else value
+
+
+def _read_array(marked: Mapping[str, Any], output_path: str) -> Any:
+    import numpy as np
+
+    file = join(output_path, str(marked["$array"]))
+    try:
+        array = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+    except (FileNotFoundError, ValueError, EOFError) as error:
+        raise ArtifactError(explain(f"the array {file} is missing or corrupt: {error}")) from error
+    if str(array.dtype) == marked["dtype"]:
+        return array
+    return array.view(getattr(import_module("ml_dtypes"), str(marked["dtype"])))
+
+
+def _mismatch(path: str, annotation: Any, tree: Any, details: Iterable[str] = ()) -> ArtifactError:
+    stored = "nothing" if tree is None else _shortened(tree)
+    return ArtifactError(explain(f"{path} is {stored}, expected {annotation_text(annotation)}", facts=list(details)))
+
+
+def _other_fields(annotation: Any, path: str, missing: list[str], unknown: list[str]) -> ArtifactError:
+    problems = [f"{path}.{name} is missing" for name in missing] + [f"{path}.{name} is not known" for name in unknown]
+    return ArtifactError(
+        explain(
+            f"{', '.join(problems)}: the artifact was stored by another {annotation_text(annotation)}",
+            hint="give new fields a default, or build the step again with --force",
+        )
+    )
+
+
+def _refused(path: str, annotation: Any, error: Exception) -> ArtifactError:
+    return ArtifactError(
+        explain(f"{path} cannot be made a {annotation_text(annotation)}: {type(error).__name__}: {error}")
+    )
+
+
+def _invalid(path: str, annotation: Any, error: Any) -> ArtifactError:
+    problems = [
+        "".join([path, *(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])])
+        + f": {detail['msg']}, stored: {_shortened(detail['input'])}"
+        for detail in error.errors(include_url=False)
+    ]
+    first = problems[0] if problems else f"{path}: {error}"
+    return ArtifactError(explain(f"{first}, expected {annotation_text(annotation)}", facts=problems[1:]))
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"

@@ -1,0 +1,214 @@
+"""One attempt at one output: claiming an epoch, and ending it in the order that the protocol demands."""
+
+import logging
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final, assert_never, final
+
+from marin_trace.errors import (
+    PreviousTaskFailedError,
+    RunError,
+    StepAlreadyDone,
+    StepHeldElsewhere,
+    StorageError,
+    explain,
+)
+from marin_trace.runtime.driver import Driver, driver_for
+from marin_trace.runtime.liveness import process_nonce
+from marin_trace.runtime.log_records import (
+    AttemptLog,
+    ClaimRecord,
+    EndKind,
+    EndRecord,
+    FailurePhase,
+    StepFailure,
+)
+from marin_trace.runtime.protocol import (
+    AlreadyDone,
+    Claimed,
+    ClaimOutcome,
+    FailedBefore,
+    Held,
+    check_not_ended,
+    commit,
+    end_attempt,
+)
+from marin_trace.storage.files import delete_file, list_files
+
+__all__ = [
+    "Attempt",
+    "attempt_of",
+    "draft_claim",
+    "empty_output",
+    "failure_of",
+    "last_epoch_of",
+    "previous_failure",
+    "utc_now",
+]
+
+logger = logging.getLogger(__name__)
+
+_TRACEBACK_CHARACTERS: Final = 8_000
+"""What is kept of a traceback: enough for some 80 frames, little enough for a control file."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A claim that this process holds."""
+
+    driver: Driver
+    log: AttemptLog
+    claim: ClaimRecord
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that it owns."""
+        return self.claim.epoch
+
+    def lease_check(self) -> Callable[[], None]:
+        """What `marin_trace.io.check_lease` calls in this body: a look at the log every eighth of the lease."""
+        due = time.monotonic() + self.claim.lease_s / 8
+
+        def check() -> None:
+            nonlocal due
+            if time.monotonic() < due:
+                return
+            due = time.monotonic() + self.claim.lease_s / 8
+            self.driver.run(check_not_ended(self.log, self.epoch))
+
+        return check
+
+    def commit(self, *, record: Mapping[str, Any], inputs: Mapping[str, int]) -> None:
+        """Ends the epoch as SUCCESS. Everything that belongs to the output has been written.
+
+        Raises:
+            LeaseLostError: Somebody else has ended the epoch.
+        """
+        self.driver.run(commit(self.log, self._end(EndKind.SUCCESS, record=record, inputs=inputs)))
+
+    def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> None:
+        """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried."""
+        kind = EndKind.RELEASED if retried else EndKind.FAILED
+        self._end_somehow(self._end(kind, record=record, error=failure))
+
+    def release(self, failure: StepFailure | None = None) -> None:
+        """Ends the epoch as RELEASED: no verdict on the step."""
+        self._end_somehow(self._end(EndKind.RELEASED, error=failure))
+
+    def _end(
+        self,
+        kind: EndKind,
+        *,
+        record: Mapping[str, Any] | None = None,
+        inputs: Mapping[str, int] | None = None,
+        error: StepFailure | None = None,
+    ) -> EndRecord:
+        return EndRecord(self.epoch, kind, self.claim.nonce, utc_now(), record or {}, inputs or {}, error=error)
+
+    def _end_somehow(self, end: EndRecord) -> None:
+        # The step's own exception is on its way to the user: a store that fails as well must not replace it.
+        try:
+            self.driver.run(end_attempt(self.log, end))
+        except StorageError as error:
+            logger.error(f"{self.log.output_path}: attempt {self.epoch} not ended as {end.kind}: {error}")  # noqa: TRY400
+
+
+def draft_claim(*, lease_s: float, run_id: str | None = None, rerun_of: int | None = None) -> ClaimRecord:
+    """A claim by this process with a nonce of its own; its epoch is filled in by `claim_epoch`."""
+    return ClaimRecord(
+        epoch=0,
+        nonce=os.urandom(12).hex(),
+        host=_host(),
+        pid=os.getpid(),
+        process_nonce=process_nonce(),
+        lease_s=lease_s,
+        claimed_at=utc_now(),
+        run_id=run_id,
+        rerun_of=rerun_of,
+    )
+
+
+def attempt_of(driver: Driver, log: AttemptLog, outcome: ClaimOutcome) -> Attempt:
+    """The attempt that a successful claim is.
+
+    Raises:
+        StepAlreadyDone: The output is finished.
+        PreviousTaskFailedError: It failed before, and may not be run again.
+        StepHeldElsewhere: A live attempt holds it.
+    """
+    if isinstance(outcome, Claimed):
+        return Attempt(driver, log, outcome.claim)
+    raise _refusal(log.output_path, outcome)
+
+
+def last_epoch_of(output_path: str) -> int:
+    """The highest epoch of an output; 0 where it has no log. One request."""
+    log = AttemptLog(output_path)
+    return AttemptLog.last_epoch(driver_for(output_path).store.list(log.directory))[0]
+
+
+def empty_output(output_path: str) -> None:
+    """Deletes the data of an output, by exact keys, and leaves its log. The caller holds the claim."""
+    log = AttemptLog(output_path)
+    for file in list(list_files(output_path)):
+        if not file.path.startswith(f"{log.directory}/") and file.path != log.status_token:
+            delete_file(file.path)
+
+
+def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore) -> RunError:
+    match outcome:
+        case AlreadyDone():
+            return StepAlreadyDone(explain(f"{output_path} is finished already (attempt {outcome.epoch})"))
+        case Held():
+            owner = f"{outcome.claim.host}, pid {outcome.claim.pid}, since {outcome.claim.claimed_at}"
+            return StepHeldElsewhere(
+                explain(f"{output_path} is being built by another attempt", facts={"owner": owner})
+            )
+        case FailedBefore():
+            return previous_failure(output_path, outcome)
+        case _:
+            assert_never(outcome)
+
+
+def previous_failure(output_path: str, outcome: FailedBefore) -> PreviousTaskFailedError:
+    """The error of a claimant that may not run a failed step again."""
+    why = outcome.failure.headline if outcome.failure else "no error was recorded"
+    if outcome.while_waiting:
+        summary = f"{output_path} failed in another launcher while this one waited for it: {why}"
+        hint = "run again to try once more"
+    else:
+        summary = f"{output_path} failed before (attempt {outcome.epoch}): {why}"
+        hint = "--force_run_failed true runs it again"
+    return PreviousTaskFailedError(explain(summary, hint=hint))
+
+
+def failure_of(error: BaseException, phase: FailurePhase) -> StepFailure:
+    """An exception as the log keeps it."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    text = "".join(traceback.format_exception(error))
+    return StepFailure(name, _message_of(error), phase, text[-_TRACEBACK_CHARACTERS:])
+
+
+def utc_now() -> str:
+    """The time for people to read; nothing is decided by it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as inner:  # noqa: BLE001 - an exception whose str() fails must still be recorded
+        return f"(its message raised {type(inner).__name__})"
+
+
+@cache
+def _host() -> str:
+    return socket.gethostname()

@@ -1,0 +1,207 @@
+"""`distributed_lock`: a function of an output path, run by one launcher at a time and at most once to success.
+
+It knows the attempt log and nothing of caches, artifacts or steps. The commit happens while the claim is held: what
+is to be saved is given to it through `LockedCallable.finishing`.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field, replace
+from typing import Final, Generic, TypeVar, final
+
+from marin_trace.errors import (
+    ArtifactError,
+    LeaseLostError,
+    PreviousTaskFailedError,
+    RunError,
+    StepAlreadyDone,
+    StepHeldElsewhere,
+    explain,
+)
+from marin_trace.io import lease_check, running_body
+from marin_trace.runtime.attempt import Attempt, attempt_of, draft_claim, empty_output, failure_of, last_epoch_of
+from marin_trace.runtime.driver import Driver, driver_for
+from marin_trace.runtime.executable import attempt_observer
+from marin_trace.runtime.liveness import living_attempt
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
+from marin_trace.runtime.options import AttemptOptions
+from marin_trace.runtime.protocol import ClaimPolicy, Held, claim_epoch
+from marin_trace.runtime.records import write_step_info
+
+__all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_FIRST_WAIT_S: Final = 0.05
+"""Between the first two looks at a step that another launcher holds; doubled up to a twelfth of the lease."""
+
+
+def distributed_lock(fn: Callable[[str], T], *, force_run_failed: bool = True) -> "LockedCallable[T]":
+    """Runs ``fn(output_path)`` under a claim.
+
+    Args:
+        fn: Writes below the path that it is given; may be run again after a failure, and finds what it left.
+        force_run_failed: Run again what failed before.
+
+    Returns:
+        A callable of the output path. It raises `StepAlreadyDone` if the output is finished, and
+        `PreviousTaskFailedError` if it failed and may not be run again; it waits for a live holder.
+
+    Example:
+        >>> import tempfile
+        >>> locked = distributed_lock(lambda path: f"built {path.rpartition('/')[2]}")
+        >>> output = f"{tempfile.mkdtemp()}/corpus"
+        >>> locked(output)
+        'built corpus'
+        >>> locked(output)  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        StepAlreadyDone: corpus is finished already (attempt 1)
+    """
+    return LockedCallable(fn, AttemptOptions(force_run_failed=force_run_failed))
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class LockedCallable(Generic[T]):
+    """What `distributed_lock` returns. Thread-safe; pickles if ``fn`` and ``save`` do."""
+
+    fn: Callable[[str], T]
+    """The function, unlocked."""
+    options: AttemptOptions = field(default_factory=AttemptOptions)
+    """How each attempt is made."""
+    save: Callable[[T, str], None] | None = None
+    """Saves what ``fn`` returned, inside the claim and before the commit."""
+    sleep: Callable[[float], None] = time.sleep
+    """Between two looks at an output that another attempt holds."""
+    _waited_for: dict[str, int] = field(default_factory=dict[str, int], repr=False, compare=False)
+    """The epoch that was first seen held by another, by output path."""
+
+    @property
+    def __wrapped__(self) -> Callable[[str], T]:
+        """The function, unlocked."""
+        return self.fn
+
+    @property
+    def runs_elsewhere(self) -> bool:
+        """See `Executable`: a thread of this process."""
+        return False
+
+    def finishing(self, save: Callable[[T, str], None] | None) -> "LockedCallable[T]":
+        """The same, with what is to be done between the function's return and the commit."""
+        return replace(self, save=save)
+
+    def with_options(self, options: AttemptOptions) -> "LockedCallable[T]":
+        """The same, with other options for its attempts."""
+        return replace(self, options=options)
+
+    def start(self, output_path: str, pool: Executor) -> Future[T]:
+        """Starts one attempt on the pool; see `Executable`."""
+        return pool.submit(self.attempt, output_path)
+
+    def __call__(self, output_path: str) -> T:
+        """Runs it, waiting with jitter while another attempt holds the output."""
+        waited, is_first = _FIRST_WAIT_S, True
+        while True:
+            try:
+                return self.attempt(output_path)
+            except StepHeldElsewhere as held:
+                if is_first:
+                    logger.info(f"waiting: {held}")
+                is_first = False
+            self.sleep(random.uniform(waited / 2, waited))
+            waited = min(2 * waited, self.options.lease_seconds / 12)
+
+    def attempt(self, output_path: str) -> T:
+        """Runs it, or raises at once.
+
+        Raises:
+            StepAlreadyDone: The output is finished.
+            PreviousTaskFailedError: It failed before, or while this caller waited for it.
+            StepHeldElsewhere: Another attempt holds it.
+            LeaseLostError: The claim was lost; nothing was committed.
+        """
+        driver, log = driver_for(output_path), AttemptLog(output_path)
+        for retries_left in range(self.options.retries, -1, -1):
+            options = self.options
+            draft = draft_claim(lease_s=options.lease_seconds, run_id=options.run_id, rerun_of=options.rerun_of)
+            with living_attempt(draft.nonce):
+                attempt = self._claim(driver, log, draft)
+                phase = _Phase()
+                try:
+                    return self._run(attempt, phase)
+                except LeaseLostError:
+                    attempt.release()
+                    raise
+                except Exception as error:
+                    retried = retries_left > 0 and not isinstance(error, ArtifactError)
+                    attempt.end_as_failed(failure_of(error, phase.now), retried=retried, record=options.record)
+                    if not retried:
+                        raise
+                    logger.warning(
+                        f"{output_path}: attempt {attempt.epoch} failed, {retries_left} retries left: {error!r}"
+                    )
+                except BaseException as error:
+                    attempt.release(failure_of(error, phase.now))
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _claim(self, driver: Driver, log: AttemptLog, draft: ClaimRecord) -> Attempt:
+        policy = ClaimPolicy(
+            force_run_failed=self.options.force_run_failed,
+            rerun_of=self.options.rerun_of,
+            waited_for=self._waited_for.get(log.output_path),
+        )
+        outcome = driver.run(claim_epoch(log, draft, policy))
+        if isinstance(outcome, Held):
+            self._waited_for.setdefault(log.output_path, outcome.claim.epoch)
+        attempt = attempt_of(driver, log, outcome)
+        observer = attempt_observer.get()
+        if observer is not None:
+            observer.epoch = attempt.epoch
+        logger.debug(f"{log.output_path}: attempt {attempt.epoch} begins")
+        return attempt
+
+    def _run(self, attempt: Attempt, phase: "_Phase") -> T:
+        """The body, the save and the commit, in this order. The caller ends the epoch if any of them raises."""
+        output_path, options = attempt.log.output_path, self.options
+        if options.fresh:
+            empty_output(output_path)
+        if options.info is not None:
+            write_step_info(output_path, options.info, provenance=options.provenance, epoch=attempt.epoch)
+        inputs = {path: last_epoch_of(path) for path in options.inputs}
+        checks_lease = lease_check.set(attempt.lease_check())
+        try:
+            value = self._body(output_path)
+            phase.now = FailurePhase.SAVE
+            if self.save is not None:
+                self.save(value, output_path)
+        finally:
+            lease_check.reset(checks_lease)
+        phase.now = FailurePhase.COMMIT
+        attempt.commit(record=options.record, inputs=inputs)
+        return value
+
+    def _body(self, output_path: str) -> T:
+        is_running = running_body.set(True)
+        try:
+            return self.fn(output_path)
+        except (StepAlreadyDone, StepHeldElsewhere) as error:
+            # Of another output, whose lock the body used: to the caller it would mean this one.
+            raise RunError(explain(f"the body of {output_path} raised {type(error).__name__}: {error}")) from error
+        except SystemExit as error:
+            raise RunError(explain(f"the body of {output_path} called sys.exit({error.code!r})")) from error
+        finally:
+            running_body.reset(is_running)
+
+
+@final
+@dataclass(slots=True)
+class _Phase:
+    """What an attempt is doing."""
+
+    now: FailurePhase = FailurePhase.BODY

@@ -1,0 +1,234 @@
+"""Whether the process that made a claim still lives on this machine, so that a re-run after a crash never waits.
+
+Every process that claims holds, as long as it lives, an flock on a file in this machine's runtime directory, named by
+a nonce of its own; and every process that it starts inherits that nonce in the environment variable
+``MARIN_TRACE_OWNERS``. If the file is here and can be locked, and no process of this user carries the nonce, then the
+owner and all its children are dead. A file that is not here says nothing: the owner may be on another machine; nor
+does one of another PID namespace, whose processes cannot be seen from here. One from before the machine's last boot
+is a dead owner's.
+
+A forked child shares its parent's open file, and so keeps the lock held as long as it lives.
+
+A claim of this very process whose attempt has ended without ending its epoch (its store failed, say) is gone as well.
+"""
+
+import contextlib
+import fcntl
+import getpass
+import os
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, final
+
+from marin_trace.errors import StorageError, explain
+from marin_trace.runtime.log_records import ClaimRecord
+
+__all__ = ["OWNERS_VARIABLE", "living_attempt", "owner_is_gone", "process_nonce", "runtime_directory"]
+
+OWNERS_VARIABLE: Final = "MARIN_TRACE_OWNERS"
+"""Nonces of the claiming processes above a process, separated by colons."""
+
+_PROCESSES = Path("/proc")
+
+
+@final
+@dataclass(slots=True)
+class _Identity:
+    """This process's nonce and the locked file that it holds open until it dies."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    nonce: str | None = None
+    descriptor: int | None = None
+    attempts: set[str] = field(default_factory=set[str])
+    """Nonces of the attempts of this process that run at this moment."""
+    gone: set[str] = field(default_factory=set[str])
+    """Nonces found dead: death is final, and looking takes milliseconds."""
+
+
+_identity = _Identity()
+
+
+def process_nonce() -> str:
+    """This process's nonce; the first call creates and locks its liveness file. Thread-safe.
+
+    Raises:
+        StorageError: No runtime directory can be used.
+    """
+    with _identity.lock:
+        if _identity.nonce is None:
+            nonce = os.urandom(12).hex()
+            _identity.descriptor = _hold(runtime_directory() / nonce)
+            above = os.environ.get(OWNERS_VARIABLE)
+            os.environ[OWNERS_VARIABLE] = f"{above}:{nonce}" if above else nonce
+            _identity.nonce = nonce
+        return _identity.nonce
+
+
+@contextlib.contextmanager
+def living_attempt(nonce: str) -> Generator[None, None, None]:
+    """Marks an attempt of this process as running, from before its claim until after its end."""
+    _identity.attempts.add(nonce)
+    try:
+        yield
+    finally:
+        _identity.attempts.discard(nonce)
+
+
+def owner_is_gone(claim: ClaimRecord) -> bool:
+    """Whether a claim's owner, and every process that it started, is certainly dead.
+
+    Returns:
+        False also where nothing is known: the file is not on this machine, or a process of this user cannot be read.
+    """
+    nonce = claim.process_nonce
+    if nonce == _identity.nonce:
+        return claim.nonce not in _identity.attempts
+    if nonce in _identity.gone:
+        return True
+    path = runtime_directory() / nonce
+    if not _lock_is_free(path) or not _is_deserted(nonce, _Birth.read(path)):
+        return False
+    _identity.gone.add(nonce)
+    return True
+
+
+def runtime_directory() -> Path:
+    """This machine's directory for liveness files, private to the user, gone at the latest with the machine's boot.
+
+    Raises:
+        StorageError: The directory that would be used belongs to somebody else.
+    """
+    user = os.getuid()
+    for candidate in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}"):
+        if candidate and os.path.isdir(candidate) and os.access(candidate, os.W_OK | os.X_OK):
+            directory = Path(candidate) / "marin_trace"
+            directory.mkdir(mode=0o700, exist_ok=True)
+            return directory
+    directory = Path(tempfile.gettempdir()) / f"marin_trace-{user}"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    facts = directory.lstat()
+    if facts.st_uid != user or not stat.S_ISDIR(facts.st_mode) or facts.st_mode & 0o077:
+        raise StorageError(
+            explain(
+                f"{directory} is not a private directory of {getpass.getuser()}",
+                hint="set XDG_RUNTIME_DIR to a directory that only you can write to",
+            )
+        )
+    return directory
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Birth:
+    """When and where a process made its liveness file: the file's content."""
+
+    boot: str
+    """Of the machine: its boot's id; empty where the system tells none."""
+    namespace: str
+    """Of PIDs; empty where there are none."""
+    boottime_s: float
+    """Seconds since that boot, suspend included: the clock of /proc's start times."""
+
+    @classmethod
+    def now(cls) -> "_Birth":
+        """This process's."""
+        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        return cls(_boot_id(), _pid_namespace(), time.clock_gettime(clock))
+
+    @classmethod
+    def read(cls, path: Path) -> "_Birth | None":
+        """What a file says; None if its owner died before it had written it."""
+        lines = path.read_text(encoding="ascii").splitlines()
+        return cls(lines[0], lines[1], float(lines[2])) if len(lines) == 3 else None
+
+    def to_text(self) -> str:
+        """The file's content."""
+        return f"{self.boot}\n{self.namespace}\n{self.boottime_s:.3f}\n"
+
+
+def _hold(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.write(descriptor, _Birth.now().to_text().encode())
+    return descriptor
+
+
+def _boot_id() -> str:
+    path = _PROCESSES / "sys" / "kernel" / "random" / "boot_id"
+    return path.read_text(encoding="ascii").strip() if path.exists() else ""
+
+
+def _pid_namespace() -> str:
+    link = _PROCESSES / "self" / "ns" / "pid"
+    return os.readlink(link) if link.is_symlink() else ""
+
+
+def _lock_is_free(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_deserted(nonce: str, birth: _Birth | None) -> bool:
+    """Whether nothing that the owner of a free lock started can still run."""
+    if birth is not None and birth.boot != _boot_id():
+        return True
+    if birth is not None and birth.namespace != _pid_namespace():
+        return False
+    since = birth.boottime_s if birth else 0.0
+    # Looked for twice: a process may fork between the reading of its directory entry and of its environment.
+    return not (_somebody_carries(nonce, since) or _somebody_carries(nonce, since))
+
+
+def _somebody_carries(nonce: str, since_s: float) -> bool:
+    """Whether a process of this user has the nonce in its environment, or cannot be read. False without /proc."""
+    if not _PROCESSES.is_dir():
+        return False
+    user, needle = os.getuid(), nonce.encode()
+    with os.scandir(_PROCESSES) as entries:
+        return any(_carries(entry.path, user, needle, since_s) for entry in entries if entry.name.isdecimal())
+
+
+def _carries(process: str, user: int, needle: bytes, since_s: float) -> bool:
+    try:
+        if os.stat(process).st_uid != user:
+            return False
+        with open(f"{process}/environ", "rb") as stream:
+            return needle in stream.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except PermissionError:
+        # What began before the owner was not started by it. Containers show such processes: their PID 1.
+        return _start_of(process) >= since_s
+
+
+def _start_of(process: str) -> float:
+    """Seconds after boot at which a process began; infinite if it cannot be told."""
+    try:
+        with open(f"{process}/stat", "rb") as stream:
+            # The second field, the command's name, may hold anything but ends with the last parenthesis.
+            fields = stream.read().rpartition(b")")[2].split()
+    except OSError:
+        return float("inf")
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def _forget_after_fork() -> None:
+    global _identity  # noqa: PLW0603 - a forked child is another process, with a nonce of its own
+    _identity = _Identity()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)

@@ -1,0 +1,313 @@
+"""The records of the attempt log, and where each lies.
+
+The log of an output is a set of small write-once files in ``<output>/.executor/``, numbered by epoch: ``000001.claim``
+opens an epoch, ``000001.end`` closes it. A record's ``write_id`` is unique to its writer and kind: who finds a file
+that it meant to create compares it, and so tells its own write, whose answer was lost, from somebody else's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, cast, final
+
+from marin_trace.errors import ControlFileError, explain
+
+__all__ = ["AttemptLog", "ClaimRecord", "EndKind", "EndRecord", "FailurePhase", "JobIdentity", "StepFailure"]
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_LOG_DIRECTORY = ".executor"
+_STATUS_TOKEN = ".executor_status"  # noqa: S105 - a file name
+_FOREIGN_LOCK = ".executor_status.lock"
+
+
+class EndKind(StrEnum):
+    """How an epoch ended. Stored."""
+
+    SUCCESS = "SUCCESS"
+    """The body ended, and what it returned was saved, by the owner of the claim."""
+    FAILED = "FAILED"
+    """The attempt failed, and nobody should repeat it without being told to."""
+    RELEASED = "RELEASED"
+    """Given up without a verdict: interrupted, or about to be retried."""
+    FENCED = "FENCED"
+    """Sealed by somebody else, because its owner is gone."""
+
+
+class FailurePhase(StrEnum):
+    """What an attempt was doing when it failed. Stored."""
+
+    BODY = "body"
+    SAVE = "save"
+    COMMIT = "commit"
+    JOB = "job"
+    """The process or job that ran it went away without a word."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepFailure:
+    """Why an attempt failed, as far as text can say it."""
+
+    type: str
+    """Qualified name of the exception's class."""
+    message: str
+    """Its message."""
+    phase: FailurePhase = FailurePhase.BODY
+    traceback: str = ""
+    """The tail of its traceback."""
+
+    @property
+    def last_line(self) -> str:
+        """``Type: last line of the message``, for a status line."""
+        message = self.message.strip().splitlines()
+        return f"{self.type.rpartition('.')[2]}: {message[-1]}" if message else self.type
+
+    @property
+    def headline(self) -> str:
+        """``Type: first line of the message``; ours are complete with their first line alone."""
+        message = self.message.strip().splitlines()
+        return f"{self.type.rpartition('.')[2]}: {message[0]}" if message else self.type
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class JobIdentity:
+    """The job that a claim was made for."""
+
+    name: str
+    cluster: str
+    digest: str
+    """Of fingerprint and function sources; never of pickled bytes, which differ between processes."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """``NNNNNN.claim``: somebody owns the epoch."""
+
+    epoch: int
+    nonce: str
+    """Unique to the attempt."""
+    host: str
+    pid: int
+    process_nonce: str
+    """Names the owner's liveness file on its machine, see `marin_trace.runtime.liveness`."""
+    lease_s: float
+    """The owner's lease, which observers wait for."""
+    claimed_at: str
+    """UTC, ISO 8601; for people only."""
+    run_id: str | None = None
+    rerun_of: int | None = None
+    """The committed epoch that this one was forced over."""
+    job: JobIdentity | None = None
+
+    @property
+    def write_id(self) -> str:
+        """Unique to the writer and to this kind of file."""
+        return f"{self.nonce}:claim"
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return _dump(
+            {
+                "epoch": self.epoch,
+                "write_id": self.write_id,
+                "nonce": self.nonce,
+                "host": self.host,
+                "pid": self.pid,
+                "process_nonce": self.process_nonce,
+                "lease_s": self.lease_s,
+                "claimed_at": self.claimed_at,
+                "run_id": self.run_id,
+                "rerun_of": self.rerun_of,
+                "job": self.job and {"name": self.job.name, "cluster": self.job.cluster, "digest": self.job.digest},
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str) -> "ClaimRecord":
+        """Reads the file.
+
+        Raises:
+            ControlFileError: It is no claim.
+        """
+        with _reading(content, path) as record:
+            job = record["job"]
+            return cls(
+                epoch=int(record["epoch"]),
+                nonce=str(record["nonce"]),
+                host=str(record["host"]),
+                pid=int(record["pid"]),
+                process_nonce=str(record["process_nonce"]),
+                lease_s=float(record["lease_s"]),
+                claimed_at=str(record["claimed_at"]),
+                run_id=record["run_id"],
+                rerun_of=record["rerun_of"],
+                job=job and JobIdentity(str(job["name"]), str(job["cluster"]), str(job["digest"])),
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EndRecord:
+    """``NNNNNN.end``: the decision register of an epoch."""
+
+    epoch: int
+    kind: EndKind
+    nonce: str
+    """Of the attempt that commits or fails, or of the observer that seals."""
+    ended_at: str
+    """UTC, ISO 8601; for people only."""
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the step's owner wants to find again (fingerprint, digests); opaque to the lock."""
+    inputs: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The epoch of each input when the body began, by output path."""
+    manifest: str | None = None
+    """Digest of the manifest."""
+    error: StepFailure | None = None
+
+    @property
+    def write_id(self) -> str:
+        """Unique to the writer and to this kind of file."""
+        return f"{self.nonce}:end"
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        error = self.error
+        return _dump(
+            {
+                "epoch": self.epoch,
+                "kind": self.kind.value,
+                "write_id": self.write_id,
+                "nonce": self.nonce,
+                "ended_at": self.ended_at,
+                "record": dict(self.record),
+                "inputs": dict(self.inputs),
+                "manifest": self.manifest,
+                "error": error
+                and {
+                    "type": error.type,
+                    "message": error.message,
+                    "phase": error.phase.value,
+                    "traceback": error.traceback,
+                },
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str) -> "EndRecord":
+        """Reads the file.
+
+        Raises:
+            ControlFileError: It is no end.
+        """
+        with _reading(content, path) as record:
+            error = record["error"]
+            return cls(
+                epoch=int(record["epoch"]),
+                kind=EndKind(record["kind"]),
+                nonce=str(record["nonce"]),
+                ended_at=str(record["ended_at"]),
+                record=_mapping(record["record"]),
+                inputs={str(path): int(epoch) for path, epoch in _mapping(record["inputs"]).items()},
+                manifest=record["manifest"],
+                error=error and _failure(error),
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AttemptLog:
+    """Where the control files of one output lie."""
+
+    output_path: str
+
+    @property
+    def directory(self) -> str:
+        """The directory of the log."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}"
+
+    @property
+    def status_token(self) -> str:
+        """The derived token, for people and older tools; never read as truth where a log exists."""
+        return f"{self.output_path}/{_STATUS_TOKEN}"
+
+    @property
+    def foreign_lock(self) -> str:
+        """The lock file of older systems: never honoured, only told of."""
+        return f"{self.output_path}/{_FOREIGN_LOCK}"
+
+    def claim(self, epoch: int) -> str:
+        """The file that opens an epoch."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.claim"
+
+    def end(self, epoch: int) -> str:
+        """The file that closes an epoch."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.end"
+
+    @staticmethod
+    def last_epoch(names: list[str]) -> tuple[int, bool]:
+        """The highest epoch that a listing shows, and whether it has an end; (0, False) where there is no log."""
+        last, ended = 0, False
+        for name in names:
+            number, _, kind = name.partition(".")
+            if kind not in ("claim", "end") or not number.isdecimal():
+                continue
+            epoch = int(number)
+            if epoch > last:
+                last, ended = epoch, kind == "end"
+            elif epoch == last and kind == "end":
+                ended = True
+        return last, ended
+
+
+def _dump(record: dict[str, Any]) -> bytes:
+    return _ENCODER.encode(record).encode()
+
+
+@final
+class _reading:  # noqa: N801 - a context manager used as a statement
+    """Parses a control file, and turns whatever is wrong with it into a ControlFileError that names it."""
+
+    __slots__ = ("_content", "_path")
+
+    def __init__(self, content: bytes, path: str) -> None:
+        self._content = content
+        self._path = path
+
+    def __enter__(self) -> dict[str, Any]:
+        try:
+            return _mapping(json.loads(self._content))
+        except (ValueError, TypeError) as error:
+            raise self._corrupt(error) from error
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)) and not isinstance(
+            error, ControlFileError
+        ):
+            raise self._corrupt(error) from error
+
+    def _corrupt(self, error: Exception) -> ControlFileError:
+        return ControlFileError(
+            explain(
+                f"control file {self._path} is truncated or corrupt",
+                facts={"size": f"{len(self._content)} bytes", "problem": f"{type(error).__name__}: {error}"},
+                hint="restore it from a backup, or move the whole output away: the step is then built again",
+            )
+        )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, found {type(value).__name__}")
+    return cast("dict[str, Any]", value)
+
+
+def _failure(record: dict[str, Any]) -> StepFailure:
+    return StepFailure(
+        type=str(record["type"]),
+        message=str(record["message"]),
+        phase=FailurePhase(record["phase"]),
+        traceback=str(record["traceback"]),
+    )

@@ -1,0 +1,100 @@
+"""What a run is told (`RunOptions`), and what each attempt of a step is told (`AttemptOptions`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, final
+
+from marin_trace.runtime.provenance import Provenance
+from marin_trace.runtime.records import StepRecord
+from marin_trace.workers.client import JobClient
+
+__all__ = ["DEFAULT_LEASE_S", "AttemptOptions", "RunOptions"]
+
+DEFAULT_LEASE_S: Final = 120.0
+"""T of the protocol: how long an owner on another machine must be silent before its step is taken over."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """One run's options, the same for all its steps."""
+
+    force_run_failed: bool = True
+    """Run again what failed before."""
+    forced: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Outputs to build again, with the epoch seen at planning: a later success is a hit."""
+    lease_seconds: float = DEFAULT_LEASE_S
+    """The lease that this run's claims announce."""
+    client: JobClient | None = None
+    """The cluster that was chosen; None: this machine, and what it lacks is an error."""
+    run_id: str | None = None
+    """Names the run in claims and records; None: the runner makes one."""
+    prefix: str | None = None
+    """Where outputs without a prefix of their own and the run's record lie; None: the current one."""
+    records_path: str | None = None
+    """Where run records go; None: ``experiments`` under the prefix."""
+    description: str | None = None
+    """The user's words, for the run's record."""
+    provenance: Provenance | None = None
+    """What to record beside outputs; None: the runner looks once."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AttemptOptions:
+    """How the attempts at one output are made."""
+
+    force_run_failed: bool = True
+    """Run again what failed before."""
+    rerun_of: int | None = None
+    """Run again what succeeded at this epoch or before."""
+    lease_seconds: float = DEFAULT_LEASE_S
+    retries: int = 0
+    """Further attempts after a failed one, each a new epoch that runs the whole body again, in place."""
+    fresh: bool = False
+    """Empty the output before each attempt; else an attempt finds what earlier ones left."""
+    run_id: str | None = None
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Stored in the end of the epoch: opaque to the lock, but that the planner reads ``fingerprint``."""
+    inputs: tuple[str, ...] = ()
+    """Output paths of the inputs that are waited for: their epochs are stored in the end."""
+    info: StepRecord | None = None
+    """Written as ``.executor_info`` when the claim is made."""
+    provenance: Provenance | None = None
+
+    @classmethod
+    def for_step(
+        cls,
+        output_path: str,
+        run: RunOptions,
+        *,
+        info: StepRecord | None = None,
+        digests: Mapping[str, Any] | None = None,
+        inputs: tuple[str, ...] = (),
+        retries: int = 0,
+        fresh: bool = False,
+    ) -> "AttemptOptions":
+        """The options of one step in a run.
+
+        Args:
+            output_path: Of the step.
+            run: The run's options.
+            info: What is recorded beside the output; its fingerprint is stored in the end.
+            digests: Further digests to store in the end (of unversioned values, of function sources).
+            inputs: Output paths that the step waits for.
+            retries: Further attempts after a failed one.
+            fresh: Empty the output before each attempt.
+        """
+        record = {"fingerprint": info.fingerprint} if info is not None else {}
+        return cls(
+            force_run_failed=run.force_run_failed,
+            rerun_of=run.forced.get(output_path),
+            lease_seconds=run.lease_seconds,
+            retries=retries,
+            fresh=fresh,
+            run_id=run.run_id,
+            record={**record, **(digests or {})},
+            inputs=inputs,
+            info=info,
+            provenance=run.provenance,
+        )

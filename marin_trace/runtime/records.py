@@ -1,0 +1,181 @@
+"""What is written down: ``.executor_info`` beside each output, one record for each run, and how two recipes differ."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final, cast, final
+
+from marin_trace.errors import ControlFileError, explain
+from marin_trace.runtime.provenance import Provenance, current_provenance
+from marin_trace.runtime.redaction import redact, redact_parts
+from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.files import join
+
+__all__ = [
+    "EXECUTOR_INFO",
+    "RUN_RECORDS_DIRECTORY",
+    "FieldChange",
+    "StepRecord",
+    "field_differences",
+    "new_run_id",
+    "read_step_info",
+    "write_run_record",
+    "write_step_info",
+]
+
+EXECUTOR_INFO: Final = ".executor_info"
+RUN_RECORDS_DIRECTORY: Final = "experiments"
+"""First segment under the prefix; refused as a step name."""
+
+_EXECUTOR_VERSION: Final = "step_runner"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """What a step hands over to be recorded beside its output."""
+
+    name: str
+    fingerprint: str
+    parts: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the fingerprint is made of: readable text by config path."""
+    functions: tuple[str, ...] = ()
+    """``module:qualname`` of each call, in order."""
+    config: Any = None
+    """A JSON value."""
+    deps: tuple[str, ...] = ()
+    """Output paths."""
+    description: str | None = None
+    location: str | None = None
+    """``file:line`` of the step call."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """One config path at which two recipes differ."""
+
+    path: str
+    old: str | None
+    """None: it is new."""
+    new: str | None
+    """None: it is gone."""
+
+    def __str__(self) -> str:
+        if self.old is None:
+            return f"{self.path}: added {self.new}"
+        if self.new is None:
+            return f"{self.path}: removed {self.old}"
+        return f"{self.path}: {self.old} → {self.new}"
+
+
+def field_differences(old_parts: Mapping[str, str], new_parts: Mapping[str, str]) -> list[FieldChange]:
+    """The config paths at which two recipes differ, in the new recipe's order, then what is gone.
+
+    Example:
+        >>> [str(change) for change in field_differences({"config.lr": "0.1"}, {"config.lr": "0.2"})]
+        ['config.lr: 0.1 → 0.2']
+    """
+    changes = [
+        FieldChange(path, old_parts.get(path), new) for path, new in new_parts.items() if old_parts.get(path) != new
+    ]
+    return changes + [FieldChange(path, old, None) for path, old in old_parts.items() if path not in new_parts]
+
+
+def write_step_info(output_path: str, record: StepRecord, *, provenance: Provenance | None, epoch: int) -> None:
+    """Writes ``.executor_info`` beside an output, whole. The caller holds the claim.
+
+    Args:
+        output_path: Of the step.
+        record: What to write; secrets in it are redacted here.
+        provenance: Of the launcher; None: this process's.
+        epoch: Of the attempt.
+    """
+    info = {
+        "executor_version": _EXECUTOR_VERSION,
+        "name": record.name,
+        "output_path": output_path,
+        "epoch": epoch,
+        "fingerprint": record.fingerprint,
+        "functions": list(record.functions),
+        "config": redact(record.config),
+        "parts": redact_parts(record.parts),
+        "deps": list(record.deps),
+        "description": record.description,
+        "location": record.location,
+    }
+    # The provenance is the same for every step of a run, and the longest part: it is rendered once.
+    rendered = {**{key: _encode(value) for key, value in info.items()}, "provenance": _rendered(provenance)}
+    control_store_for(output_path).put(join(output_path, EXECUTOR_INFO), _lines_of(rendered).encode())
+
+
+def read_step_info(output_path: str) -> dict[str, Any] | None:
+    """Reads ``.executor_info``; None where nothing lies.
+
+    Raises:
+        ControlFileError: It is no JSON object.
+    """
+    path = join(output_path, EXECUTOR_INFO)
+    content = control_store_for(output_path).get(path)
+    if content is None:
+        return None
+    try:
+        info = json.loads(content)
+    except ValueError as error:
+        raise ControlFileError(explain(f"{path} is truncated or corrupt: {error}")) from error
+    if not isinstance(info, dict):
+        raise ControlFileError(explain(f"{path} holds no object"))
+    return cast("dict[str, Any]", info)
+
+
+def new_run_id() -> str:
+    """A name for a run that sorts by time: ``20260131-235959-1a2b3c``."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+
+
+def write_run_record(directory: str, run_id: str, record: Mapping[str, Any]) -> str:
+    """Writes the record of a run, once.
+
+    Args:
+        directory: Where run records lie.
+        run_id: The record's name.
+        record: JSON values; secrets are redacted here.
+
+    Returns:
+        The record's path.
+
+    Raises:
+        ControlFileError: A record of this name exists.
+    """
+    path = join(directory, f"{run_id}.json")
+    content = _lines_of({key: _encode_list(value) for key, value in redact(record).items()})
+    if not control_store_for(path).put_if_absent(path, content.encode()):
+        raise ControlFileError(explain(f"the record of run {run_id} exists already: {path}"))
+    return path
+
+
+# Entries on lines of their own are readable and keep the C encoder, which `indent` would switch off (8 times slower).
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _lines_of(rendered: Mapping[str, str]) -> str:
+    lines = ",\n ".join(f"{_encode(key)}: {value}" for key, value in rendered.items())
+    return f"{{\n {lines}\n}}\n"
+
+
+def _encode_list(value: Any) -> str:
+    if not isinstance(value, list) or not value:
+        return _encode(value)
+    return "[\n  " + ",\n  ".join(map(_encode, cast("list[Any]", value))) + "\n ]"
+
+
+def _rendered(provenance: Provenance | None) -> str:
+    return _rendered_once(provenance or current_provenance())
+
+
+@lru_cache(maxsize=4)
+def _rendered_once(provenance: Provenance) -> str:
+    return _encode(provenance.to_json())

@@ -1,0 +1,131 @@
+"""What a run did, or would do: one frozen value."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final, Protocol, final
+
+from marin_trace.runtime.artifact import Artifact
+
+__all__ = ["OutcomeKind", "RunReport", "StepOutcome"]
+
+
+class OutcomeKind(StrEnum):
+    """What became of a step. Stored in run records."""
+
+    HIT = "hit"
+    """Its output was there, or another launcher made it meanwhile."""
+    SUCCEEDED = "succeeded"
+    """It ran and was committed."""
+    FAILED = "failed"
+    DEP_FAILED = "dep_failed"
+    """Skipped: what it needs failed."""
+    NOT_NEEDED = "not_needed"
+    """Not built, and nothing unfinished needs it."""
+    INTERRUPTED = "interrupted"
+    """Stopped, or never begun, because the run was interrupted."""
+    WOULD_RUN = "would_run"
+    """In a dry run."""
+    WOULD_FAIL = "would_fail"
+    """In a dry run: it failed before, and must not be run again; or it has no function."""
+
+
+_IN_WORDS: Final = {
+    OutcomeKind.SUCCEEDED: "built",
+    OutcomeKind.HIT: "found finished",
+    OutcomeKind.FAILED: "failed",
+    OutcomeKind.DEP_FAILED: "skipped because of a failure",
+    OutcomeKind.INTERRUPTED: "interrupted",
+    OutcomeKind.WOULD_RUN: "would run",
+    OutcomeKind.WOULD_FAIL: "would fail",
+    OutcomeKind.NOT_NEEDED: "not needed",
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What became of one step."""
+
+    name: str
+    output_path: str
+    kind: OutcomeKind
+    seconds: float = 0.0
+    """From its start to its end, by the runner's monotonic clock; waiting for another launcher counts."""
+    error: BaseException | None = None
+    """Of a failed step: what its function raised."""
+    cause: str | None = None
+    """Of a skipped step: the output path of the step that failed."""
+    epoch: int | None = None
+    """The attempt that ran; None if nothing did."""
+    location: str | None = None
+    """``file:line`` of the step call."""
+
+
+class ResolvedStep(Protocol):
+    """What a caller's step stands for."""
+
+    @property
+    def output_path(self) -> str: ...
+    @property
+    def artifact_type(self) -> Any:
+        """What the step is annotated to return; None where it is not."""
+        ...
+
+
+def _as_it_is(step: Any) -> ResolvedStep:
+    return step
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What a run did, step by step, dependencies first."""
+
+    outcomes: tuple[StepOutcome, ...]
+    dry_run: bool
+    run_id: str
+    record_path: str | None = None
+    """The run's record; None in a dry run."""
+    seconds: float = 0.0
+    resolve: Callable[[Any], ResolvedStep] = field(default=_as_it_is, repr=False, compare=False)
+    """What the caller's name for a step (a ref, a spec) stands for."""
+
+    def with_resolver(self, resolve: Callable[[Any], ResolvedStep]) -> "RunReport":
+        """The same report, for callers that have refs of their own."""
+        return replace(self, resolve=resolve)
+
+    def output_path(self, step: Any) -> str:
+        """Where a step's output lies."""
+        return self.resolve(step).output_path
+
+    def artifact(self, step: Any) -> Any:
+        """What a step returned.
+
+        Raises:
+            ArtifactError: It has none, or it cannot be loaded as the type that was annotated.
+        """
+        return Artifact.load(self.resolve(step))
+
+    def count(self, kind: OutcomeKind) -> int:
+        """How many steps ended so."""
+        return sum(outcome.kind is kind for outcome in self.outcomes)
+
+    def outcome_of(self, step: Any) -> StepOutcome:
+        """What became of a step.
+
+        Raises:
+            KeyError: It was not in the run.
+        """
+        path = self.output_path(step)
+        for outcome in self.outcomes:
+            if outcome.output_path == path:
+                return outcome
+        raise KeyError(path)
+
+    def __str__(self) -> str:
+        counts = Counter(outcome.kind for outcome in self.outcomes)
+        parts = [f"{counts[kind]} {words}" for kind, words in _IN_WORDS.items() if counts[kind]]
+        total = f"{len(self.outcomes)} step{'' if len(self.outcomes) == 1 else 's'}"
+        return f"{total}: {', '.join(parts) or 'nothing to do'}" + ("" if self.dry_run else f" ({self.seconds:.1f} s)")

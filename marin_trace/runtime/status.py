@@ -1,0 +1,150 @@
+"""What is known of outputs before a run: one batch for a whole graph, at most two requests for a finished step."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, final
+
+from marin_trace.runtime.driver import Driver, driver_for
+from marin_trace.runtime.liveness import owner_is_gone
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, StepFailure
+from marin_trace.runtime.protocol import LogState, read_state
+from marin_trace.storage.files import is_local
+
+__all__ = ["StatusKind", "StepOwner", "StepStatus", "read_status", "read_statuses"]
+
+
+class StatusKind(StrEnum):
+    """The state of an output."""
+
+    MISSING = "MISSING"
+    """Never built, as far as anybody recorded."""
+    SUCCESS = "SUCCESS"
+    """Committed."""
+    LEGACY_SUCCESS = "LEGACY_SUCCESS"
+    """Finished by an older system: its status token says so, and there is no log."""
+    FAILED = "FAILED"
+    """The last attempt failed."""
+    RUNNING = "RUNNING"
+    """An attempt is open, and its owner is not known to be dead."""
+    ABANDONED = "ABANDONED"
+    """An attempt is open, and its owner, on this machine, is dead: it is taken over at once."""
+    RELEASED = "RELEASED"
+    """The last attempt was given up without a verdict (interrupted, or about to be retried)."""
+    FENCED = "FENCED"
+    """The last attempt's owner was gone; it was sealed, and nobody has gone on yet."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepOwner:
+    """Who runs a step."""
+
+    host: str
+    pid: int
+    since: str
+    """UTC, ISO 8601, by the owner's clock."""
+
+    def __str__(self) -> str:
+        return f"{self.host} (pid {self.pid}) since {self.since}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StepStatus:
+    """What the store says of one output."""
+
+    kind: StatusKind = StatusKind.MISSING
+    epoch: int = 0
+    """The highest epoch; 0 where there is no log."""
+    error: StepFailure | None = None
+    """Of a FAILED attempt, and of a RELEASED one that was to be retried."""
+    owner: StepOwner | None = None
+    """Of an open attempt."""
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the step's owner stored in the end of the epoch (fingerprint, digests)."""
+    inputs: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The epoch of each input when this one was built, by output path."""
+    ended_at: str | None = None
+    """UTC, ISO 8601, by the owner's clock."""
+    foreign_run: bool = False
+    """An older system's RUNNING token or lock file lies there. Not honoured: worth a warning."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the output may be read."""
+        return self.kind in (StatusKind.SUCCESS, StatusKind.LEGACY_SUCCESS)
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The recipe that the output was built by, where it was recorded."""
+        return self.record.get("fingerprint")
+
+
+def read_statuses(output_paths: Iterable[str], *, concurrency: int = 64) -> dict[str, StepStatus]:
+    """Reads the status of many outputs in one batch.
+
+    Args:
+        output_paths: Full paths, in any order; duplicates are read once.
+        concurrency: Requests in flight, where a request takes long; local disks are read by the calling thread.
+
+    Returns:
+        The status of each path, in the order given.
+
+    Raises:
+        StorageError: A log cannot be read.
+        ControlFileError: A control file is corrupt.
+
+    Example:
+        >>> read_statuses(["/tmp/no/such/output"])["/tmp/no/such/output"].kind.value
+        'MISSING'
+    """
+    paths = list(dict.fromkeys(output_paths))
+    if all(is_local(path) or path.startswith("memory://") for path in paths) or concurrency <= 1:
+        return {path: read_status(path) for path in paths}
+    with ThreadPoolExecutor(min(concurrency, len(paths)), thread_name_prefix="marin-trace-status") as pool:
+        return dict(zip(paths, pool.map(read_status, paths), strict=True))
+
+
+def read_status(output_path: str) -> StepStatus:
+    """Reads the status of one output: two requests; one more where an older system may be at work."""
+    driver = driver_for(output_path)
+    log = AttemptLog(output_path)
+    return _status_of(driver.run(read_state(log)), log, driver)
+
+
+def _status_of(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
+    if state.claim is not None:
+        return _open_status(state.claim)
+    if state.end is None:
+        return _status_without_log(state, log, driver)
+    end = state.end
+    return StepStatus(
+        kind=StatusKind(end.kind.value),
+        epoch=end.epoch,
+        error=end.error,
+        record=end.record,
+        inputs=end.inputs,
+        ended_at=end.ended_at,
+    )
+
+
+def _open_status(claim: ClaimRecord) -> StepStatus:
+    return StepStatus(
+        kind=StatusKind.ABANDONED if owner_is_gone(claim) else StatusKind.RUNNING,
+        epoch=claim.epoch,
+        owner=StepOwner(claim.host, claim.pid, claim.claimed_at),
+    )
+
+
+def _status_without_log(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
+    match state.token:
+        case EndKind.SUCCESS.value:
+            return StepStatus(StatusKind.LEGACY_SUCCESS)
+        case EndKind.FAILED.value:
+            return StepStatus(StatusKind.FAILED)
+        case "RUNNING":
+            return StepStatus(foreign_run=True)
+        case _:
+            return StepStatus(foreign_run=driver.store.get(log.foreign_lock) is not None)

@@ -1,0 +1,495 @@
+"""`StepRunner`: runs steps in the order of their dependencies, side by side, to one report or one error.
+
+Event-driven: one thread waits on one queue for whatever ends next; nothing is polled. The runner only invokes
+executables; what caches, locks or runs elsewhere was composed before. Decisions are `run_plan`'s and `schedule`'s.
+"""
+
+import heapq
+import itertools
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from queue import Empty, SimpleQueue
+from typing import Any, Final, final
+
+from marin_trace.errors import MarinTraceError, RunError, RunFailedError, StepHeldElsewhere, StorageError, explain
+from marin_trace.runtime.attempt import failure_of, utc_now
+from marin_trace.runtime.executable import AttemptObserver, Executable, observing
+from marin_trace.runtime.log_records import AttemptLog, FailurePhase
+from marin_trace.runtime.options import RunOptions
+from marin_trace.runtime.pool import BodyPool, InlinePool, ThreadPool
+from marin_trace.runtime.prefix import current_prefix, normalise_prefix
+from marin_trace.runtime.protocol import TOKEN_DEP_FAILED
+from marin_trace.runtime.provenance import current_provenance
+from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY, new_run_id, write_run_record
+from marin_trace.runtime.report import OutcomeKind, ResolvedStep, RunReport, StepOutcome
+from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
+from marin_trace.runtime.schedule import Schedule
+from marin_trace.runtime.status import StatusKind, StepStatus
+from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.files import join
+from marin_trace.workers.machine import usable_cores
+
+__all__ = ["EventKind", "RunEvent", "StepRunner"]
+
+logger = logging.getLogger(__name__)
+
+_LOCAL: Final = "local"
+_ELSEWHERE: Final = "elsewhere"
+_MAX_ELSEWHERE: Final = 256
+"""Jobs in flight on a cluster: a bound of its own, since they take nothing of this machine."""
+_FIRST_WAIT_S: Final = 0.05
+"""Before the second look at a step that another launcher holds; doubled up to a twelfth of the lease."""
+
+
+class EventKind(StrEnum):
+    """What happened to a step."""
+
+    STARTED = "started"
+    HELD = "held"
+    """Another launcher runs it; told once."""
+    ENDED = "ended"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something happened to a step; told on the runner's thread."""
+
+    kind: EventKind
+    step: RunnableStep
+    outcome: StepOutcome | None = None
+    """Of an ENDED step."""
+    message: str | None = None
+    """Of a HELD step: who holds it."""
+
+
+@final
+class StepRunner:
+    """Runs steps. One call of `run` at a time."""
+
+    def __init__(
+        self,
+        *,
+        options: RunOptions | None = None,
+        statuses: Mapping[str, StepStatus] | None = None,
+        on_event: Callable[[RunEvent], None] | None = None,
+        resolve: Callable[[Any], ResolvedStep] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        stop_grace_s: float = 5.0,
+    ) -> None:
+        """Prepares a runner.
+
+        Args:
+            options: Of the run.
+            statuses: A snapshot that the caller has read already.
+            on_event: Told of each step's start and end.
+            resolve: What the caller's name for a step stands for, for the report.
+            clock: Monotonic seconds, for timings.
+            stop_grace_s: How long bodies are waited for after Ctrl-C.
+        """
+        self._options = options or RunOptions()
+        self._statuses = statuses
+        self._on_event = on_event
+        self._resolve = resolve
+        self._clock = clock
+        self._stop_grace_s = stop_grace_s
+
+    def run(
+        self,
+        steps: Iterable[RunnableStep],
+        *,
+        dry_run: bool = False,
+        force_run_failed: bool = True,
+        max_concurrent: int | None = None,
+    ) -> RunReport:
+        """Brings the steps to finished: runs what is not, dependencies first.
+
+        Args:
+            steps: In any order; what they depend on is found from them.
+            dry_run: Decide and report, and write nothing.
+            force_run_failed: Run again what failed before.
+            max_concurrent: Bound on this machine's work, in cpus declared or steps (default: the larger of 4 and the
+                number of cores). At 1 bodies run in the calling thread.
+
+        Returns:
+            What became of each step, dependencies first.
+
+        Raises:
+            RunFailedError: Steps failed: it holds what each of them raised. All that did not depend on them has run.
+            MarinTraceError: The steps contradict each other or what lies in the store; nothing was started.
+            KeyboardInterrupt: The run was interrupted; its claims are released.
+        """
+        options = replace(
+            self._options,
+            force_run_failed=self._options.force_run_failed and force_run_failed,
+            run_id=self._options.run_id or new_run_id(),
+        )
+        plan = plan_run(steps, options, statuses=self._statuses)
+        if dry_run:
+            return self._report(_foreseen(plan, options), options, dry_run=True)
+        limit = max_concurrent or max(4, usable_cores())
+        run = _Run(plan, replace(options, provenance=options.provenance or current_provenance()), limit, self._clock)
+        return self._execute(run)
+
+    def _execute(self, run: "_Run") -> RunReport:
+        started_at, began = utc_now(), self._clock()
+        record = _RecordWriter(run, started_at)
+        try:
+            run.execute(self._tell)
+        except BaseException as error:
+            logger.warning(f"run {run.options.run_id}: {type(error).__name__}, stopping {len(run.in_flight)} steps")
+            run.stop(self._stop_grace_s)
+            record.write("interrupted", self._clock() - began)
+            raise
+        finally:
+            run.pool.shutdown(wait=not run.in_flight)
+        failed = run.failures()
+        path = record.write("failed" if failed else "succeeded", self._clock() - began)
+        report = self._report(run.ordered_outcomes(), run.options, record_path=path, seconds=self._clock() - began)
+        if failed:
+            raise _run_failed(report, failed)
+        return report
+
+    def _report(
+        self,
+        outcomes: Iterable[StepOutcome],
+        options: RunOptions,
+        *,
+        dry_run: bool = False,
+        record_path: str | None = None,
+        seconds: float = 0.0,
+    ) -> RunReport:
+        report = RunReport(tuple(outcomes), dry_run, options.run_id or "", record_path, seconds)
+        return report if self._resolve is None else report.with_resolver(self._resolve)
+
+    def _tell(self, event: RunEvent) -> None:
+        if self._on_event is not None:
+            self._on_event(event)
+
+
+@final
+@dataclass(slots=True)
+class _InFlight:
+    """A step between its first start and its end."""
+
+    executable: Executable
+    observer: AttemptObserver = field(default_factory=AttemptObserver)
+    began: float = 0.0
+    wait_s: float = _FIRST_WAIT_S
+    future: Future[Any] | None = None
+
+
+@final
+class _Run:
+    """The state of one run: lives as long as `StepRunner.run`, and is touched by its thread alone."""
+
+    def __init__(self, plan: RunPlan, options: RunOptions, limit: int, clock: Callable[[], float]) -> None:
+        self.plan = plan
+        self.options = options
+        self.limit = limit
+        self.clock = clock
+        self.pool: BodyPool = InlinePool() if limit == 1 else ThreadPool(limit)
+        self.in_flight: dict[str, _InFlight] = {}
+        self.outcomes: dict[str, StepOutcome] = {}
+        self._began: dict[str, _InFlight] = {}
+        self._executables = _executables(plan, options)
+        self._lanes = {
+            path: _ELSEWHERE if executable.runs_elsewhere else _LOCAL for path, executable in self._executables.items()
+        }
+        waits = {path: plan.waits[path] for path in plan.to_run}
+        self._schedule = Schedule(waits, first=plan.first, lane_of=self._lanes)
+        self._used: dict[str, int] = {_LOCAL: 0, _ELSEWHERE: 0}
+        self._events: SimpleQueue[tuple[str, Future[Any]]] = SimpleQueue()
+        self._held: list[tuple[float, int, str]] = []
+        self._sequence = itertools.count()
+        self._warn_of_large_steps()
+
+    def execute(self, tell: Callable[[RunEvent], None]) -> None:
+        """Runs everything that was planned; returns when each step is settled."""
+        for path in self.plan.to_run:
+            if not self.plan.steps[path].can_run:
+                self._fail(path, _cannot_run(self.plan.steps[path]), tell)
+        while not self._schedule.is_over:
+            for lane in (_ELSEWHERE, _LOCAL):
+                self._start_ready(lane, tell)
+            event = self._next_event()
+            if event is not None:
+                self._settle(*event, tell)
+
+    def stop(self, grace_s: float) -> None:
+        """Interrupts what runs, and waits a while for it to release its claims. No new step starts."""
+        self.pool.interrupt()
+        for path, step in list(self.in_flight.items()):
+            if step.future is None:  # it was interrupted in this very thread
+                del self.in_flight[path]
+            else:
+                step.future.cancel()
+        deadline = self.clock() + grace_s
+        with suppress(Empty):
+            while self.in_flight:
+                path, _ = self._events.get(timeout=max(0.0, deadline - self.clock()))
+                self.in_flight.pop(path, None)
+        for path in self.in_flight:
+            logger.error(f"{path}: its function did not stop; its claim stays until this process has ended")
+        for path in self.plan.to_run:
+            if path not in self.outcomes:
+                self.outcomes[path] = self._outcome(path, OutcomeKind.INTERRUPTED)
+
+    def failures(self) -> list[StepOutcome]:
+        """The failed steps, in the order of the plan."""
+        return [outcome for outcome in self.ordered_outcomes() if outcome.kind is OutcomeKind.FAILED]
+
+    def ordered_outcomes(self) -> list[StepOutcome]:
+        """What became of each step, dependencies first."""
+        return [self.outcomes.get(path) or _settled_before(self.plan, path) for path in self.plan.steps]
+
+    def _start_ready(self, lane: str, tell: Callable[[RunEvent], None]) -> None:
+        while (path := self._schedule.peek(lane)) is not None and self._fits(path, lane):
+            self._schedule.take(lane)
+            self._start(path, tell)
+
+    def _fits(self, path: str, lane: str) -> bool:
+        if lane == _ELSEWHERE:
+            return self._used[lane] < _MAX_ELSEWHERE
+        # A step that declares more than the bound runs alone.
+        return self._used[lane] == 0 or self._used[lane] + self._weight(path) <= self.limit
+
+    def _warn_of_large_steps(self) -> None:
+        cores = usable_cores()
+        for path, lane in self._lanes.items():
+            declared = self.plan.steps[path].declared_cpu
+            if lane == _LOCAL and declared is not None and declared > cores:
+                name = self.plan.steps[path].name_with_hash
+                logger.warning(f"{name}: declares {declared:g} cpus, this machine has {cores}: it runs alone")
+
+    def _weight(self, path: str) -> int:
+        declared = self.plan.steps[path].declared_cpu
+        return 1 if self._lanes[path] == _ELSEWHERE or declared is None else max(1, math.ceil(declared))
+
+    def _start(self, path: str, tell: Callable[[RunEvent], None]) -> None:
+        step = self.plan.steps[path]
+        running = self._began.get(path)
+        if running is None:
+            running = _InFlight(self._executables.pop(path), began=self.clock())
+            self._began[path] = running
+            logger.info(f"{step.name_with_hash}: starts")
+            tell(RunEvent(EventKind.STARTED, step))
+        self.in_flight[path] = running
+        self._used[self._lanes[path]] += self._weight(path)
+        try:
+            with observing(running.observer):
+                running.future = running.executable.start(path, self.pool)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the step's outcome
+            running.future = Future()
+            running.future.set_exception(error)
+        running.future.add_done_callback(lambda future: self._events.put((path, future)))
+
+    def _next_event(self) -> tuple[str, Future[Any]] | None:
+        if not self._held:
+            return self._events.get()
+        try:
+            return self._events.get(timeout=max(0.0, self._held[0][0] - self.clock()))
+        except Empty:
+            while self._held and self._held[0][0] <= self.clock():
+                self._schedule.put_back(heapq.heappop(self._held)[2])
+            return None
+
+    def _settle(self, path: str, future: Future[Any], tell: Callable[[RunEvent], None]) -> None:
+        running = self.in_flight.pop(path)
+        self._used[self._lanes[path]] -= self._weight(path)
+        error = CancelledError() if future.cancelled() else future.exception()
+        match error:
+            case None:
+                kind = OutcomeKind.HIT if running.observer.epoch is None else OutcomeKind.SUCCEEDED
+                self._schedule.succeed(path)
+                self._end(path, self._outcome(path, kind), tell)
+            case StepHeldElsewhere():
+                self._hold(path, running, error, tell)
+            case KeyboardInterrupt():
+                raise error
+            case _:
+                self._fail(path, error, tell)
+
+    def _hold(self, path: str, running: _InFlight, error: StepHeldElsewhere, tell: Callable[[RunEvent], None]) -> None:
+        if running.wait_s == _FIRST_WAIT_S:
+            logger.info(f"{self.plan.steps[path].name_with_hash}: waits: {error}")
+            tell(RunEvent(EventKind.HELD, self.plan.steps[path], message=str(error)))
+        due = self.clock() + random.uniform(running.wait_s / 2, running.wait_s)
+        running.wait_s = min(2 * running.wait_s, max(_FIRST_WAIT_S, self.options.lease_seconds / 12))
+        heapq.heappush(self._held, (due, next(self._sequence), path))
+
+    def _fail(self, path: str, error: BaseException, tell: Callable[[RunEvent], None]) -> None:
+        step = self.plan.steps[path]
+        outcome = self._outcome(path, OutcomeKind.FAILED, error=_with_note(error, step, self._began.get(path)))
+        skipped = self._schedule.fail(path)
+        self._end(path, outcome, tell)
+        for dependent in skipped:
+            self._end(dependent, self._outcome(dependent, OutcomeKind.DEP_FAILED, cause=path), tell)
+
+    def _end(self, path: str, outcome: StepOutcome, tell: Callable[[RunEvent], None]) -> None:
+        self.outcomes[path] = outcome
+        step = self.plan.steps[path]
+        match outcome.kind:
+            case OutcomeKind.FAILED:
+                logger.error(f"{step.name_with_hash}: failed: {outcome.error!r}")
+            case OutcomeKind.DEP_FAILED:
+                logger.warning(f"{step.name_with_hash}: skipped, {outcome.cause} failed")
+                _leave_token(path)
+            case _:
+                logger.info(f"{step.name_with_hash}: {outcome.kind} after {outcome.seconds:.1f} s")
+        tell(RunEvent(EventKind.ENDED, step, outcome))
+
+    def _outcome(
+        self, path: str, kind: OutcomeKind, *, error: BaseException | None = None, cause: str | None = None
+    ) -> StepOutcome:
+        step, running = self.plan.steps[path], self._began.get(path)
+        return StepOutcome(
+            name=step.name,
+            output_path=path,
+            kind=kind,
+            seconds=self.clock() - running.began if running else 0.0,
+            error=error,
+            cause=cause,
+            epoch=running.observer.epoch if running else None,
+            location=step.location,
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _RecordWriter:
+    """Writes the record of a run when it has ended, however it did."""
+
+    run: _Run
+    started_at: str
+
+    def write(self, outcome: str, seconds: float) -> str | None:
+        """Writes it; a store that fails here is told of, and hides no outcome."""
+        options = self.run.options
+        record = {
+            "run_id": options.run_id,
+            "description": options.description,
+            "outcome": outcome,
+            "started_at": self.started_at,
+            "ended_at": utc_now(),
+            "seconds": round(seconds, 3),
+            "max_concurrent": self.run.limit,
+            "force_run_failed": options.force_run_failed,
+            "forced": dict(options.forced),
+            "steps": [_recorded(step, self.run.plan) for step in self.run.ordered_outcomes()],
+            "provenance": options.provenance.to_json() if options.provenance else None,
+        }
+        try:
+            directory = options.records_path or join(self._prefix(), RUN_RECORDS_DIRECTORY)
+            return write_run_record(directory, options.run_id or "", record)
+        except StorageError as error:
+            logger.error(f"run {options.run_id}: its record could not be written: {error}")  # noqa: TRY400
+            return None
+
+    def _prefix(self) -> str:
+        return normalise_prefix(self.run.options.prefix) if self.run.options.prefix else current_prefix()
+
+
+def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:
+    error = outcome.error and failure_of(outcome.error, FailurePhase.BODY)
+    return {
+        "name": outcome.name,
+        "output_path": outcome.output_path,
+        "fingerprint": plan.steps[outcome.output_path].fingerprint,
+        "outcome": outcome.kind.value,
+        "seconds": round(outcome.seconds, 3),
+        "epoch": outcome.epoch,
+        "cause": outcome.cause,
+        "error": error and {"type": error.type, "message": error.message, "traceback": error.traceback},
+        "location": outcome.location,
+    }
+
+
+def _executables(plan: RunPlan, options: RunOptions) -> dict[str, Executable]:
+    # Made before anything starts: what cannot run is told now, not hours later; all such findings at once.
+    executables: dict[str, Executable] = {}
+    problems: list[Exception] = []
+    for path in plan.to_run:
+        if not plan.steps[path].can_run:
+            continue
+        try:
+            executables[path] = plan.steps[path].executable(options)
+        except MarinTraceError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise RunFailedError(f"{len(problems)} steps cannot start; nothing has run", problems)
+    return executables
+
+
+def _foreseen(plan: RunPlan, options: RunOptions) -> Iterable[StepOutcome]:
+    to_run = frozenset(plan.to_run)
+    for path, step in plan.steps.items():
+        if path not in to_run:
+            yield _settled_before(plan, path)
+            continue
+        failed_before = plan.statuses[path].kind is StatusKind.FAILED and not options.force_run_failed
+        kind = OutcomeKind.WOULD_FAIL if failed_before or not step.can_run else OutcomeKind.WOULD_RUN
+        yield StepOutcome(step.name, path, kind, location=step.location)
+
+
+def _settled_before(plan: RunPlan, path: str) -> StepOutcome:
+    kind = OutcomeKind.HIT if plan.is_finished(path) else OutcomeKind.NOT_NEEDED
+    step = plan.steps[path]
+    return StepOutcome(step.name, path, kind, location=step.location)
+
+
+def _cannot_run(step: RunnableStep) -> RunError:
+    return RunError(
+        explain(
+            f"{step.name} must be built, and has no function to build it",
+            at=step.location,
+            facts={"output": step.output_path},
+            hint="StepSpec(..., fn=...) or put the finished output at its path",
+        )
+    )
+
+
+def _with_note(error: BaseException, step: RunnableStep, running: _InFlight | None) -> BaseException:
+    attempt = f", attempt {running.observer.epoch}" if running and running.observer.epoch else ""
+    place = f"\n  at {step.location}" if step.location else ""
+    error.add_note(f"in step {step.name}{attempt}: {step.output_path}{place}")
+    return error
+
+
+def _run_failed(report: RunReport, failed: list[StepOutcome]) -> RunFailedError:
+    skipped = report.count(OutcomeKind.DEP_FAILED)
+    names = ", ".join(outcome.name for outcome in failed[:5]) + (", …" if len(failed) > 5 else "")
+    because = f", {skipped} skipped because of {'it' if len(failed) == 1 else 'them'}" if skipped else ""
+    summary = f"{len(failed)} of {len(report.outcomes)} steps failed{because}: {names}"
+    error = RunFailedError(summary, [_as_exception(outcome) for outcome in failed])
+    error.report = report
+    return error
+
+
+def _as_exception(outcome: StepOutcome) -> Exception:
+    if isinstance(outcome.error, Exception):
+        return outcome.error
+    # A group of exceptions cannot hold a SystemExit.
+    wrapped = RunError(f"{outcome.name} raised {type(outcome.error).__name__}: {outcome.error}")
+    wrapped.__cause__ = outcome.error
+    return wrapped
+
+
+def _leave_token(output_path: str) -> None:
+    """For older tools, where there is no log: the step was skipped. Never read as a failure."""
+    log = AttemptLog(output_path)
+    try:
+        store = control_store_for(output_path)
+        if not store.list(log.directory):
+            store.put_if_absent(log.status_token, TOKEN_DEP_FAILED.encode())
+    except StorageError as error:
+        logger.warning(f"{output_path}: its status token could not be written: {error}")

@@ -1,0 +1,61 @@
+"""The control store of ``memory://``: fsspec's in-process file system under one lock."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any, final
+
+__all__ = ["MemoryControlStore"]
+
+
+@final
+class MemoryControlStore:
+    """A `marin_trace.storage.control_store.ControlStore` in this process's memory. Thread-safe."""
+
+    __slots__ = ("_filesystem", "_lock")
+
+    def __init__(self) -> None:
+        from fsspec.implementations.memory import MemoryFileSystem  # pyright: ignore[reportMissingTypeStubs]
+
+        self._filesystem: Any = MemoryFileSystem()
+        self._lock = threading.Lock()
+
+    def put_if_absent(self, path: str, content: bytes, *, durable: bool = False) -> bool:
+        """See `ControlStore.put_if_absent`; nothing in memory is durable."""
+        with self._lock:
+            if self._filesystem.isfile(path):
+                return False
+            self._filesystem.pipe_file(path, content)
+        return True
+
+    def put(self, path: str, content: bytes) -> None:
+        """See `ControlStore.put`."""
+        with self._lock:
+            self._filesystem.pipe_file(path, content)
+
+    def get(self, path: str) -> bytes | None:
+        """See `ControlStore.get`."""
+        with self._lock:
+            try:
+                content: bytes = self._filesystem.cat_file(path)
+            except FileNotFoundError:
+                return None
+        return content
+
+    def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        """See `ControlStore.get_many`."""
+        return [self.get(path) for path in paths]
+
+    def list(self, directory: str) -> list[str]:
+        """See `ControlStore.list`."""
+        with self._lock:
+            try:
+                entries: list[dict[str, Any]] = self._filesystem.ls(directory, detail=True)
+            except FileNotFoundError:
+                return []
+        return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
+
+    def delete_exact(self, path: str) -> None:
+        """See `ControlStore.delete_exact`."""
+        with self._lock:
+            if self._filesystem.isfile(path):
+                self._filesystem.rm_file(path)

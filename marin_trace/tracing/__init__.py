@@ -1,0 +1,1 @@
+"""Tracing: user functions to graphs. No I/O."""

@@ -1,0 +1,1 @@
+"""Where a step runs when a thread of the launcher is not enough: resources, the job client, and its implementations."""

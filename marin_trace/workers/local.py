@@ -1,0 +1,235 @@
+"""`LocalClient`: a process of this machine for each job.
+
+The call travels by cloudpickle over a pipe; the process leads a group of its own, which is killed as a whole; what it
+writes goes to a file, whose tail is shown when it fails. The process owns its step by itself (its claim names it): it
+outlives a launcher that is killed, and ends with one that is interrupted.
+"""
+
+import contextlib
+import logging
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Final, final
+
+from marin_trace.errors import JobFailedError, ResourcesUnavailableError, explain
+from marin_trace.workers.client import JobRequest, JobStatus
+from marin_trace.workers.machine import Machine, this_machine
+from marin_trace.workers.overlay import overlay_for
+
+__all__ = ["LocalClient", "LocalHandle"]
+
+logger = logging.getLogger(__name__)
+
+_LOG_TAIL_BYTES: Final = 16_000
+_TERM_GRACE_S: Final = 5.0
+"""Between SIGTERM, on which a step releases its claim, and SIGKILL."""
+
+
+@final
+class LocalClient:
+    """Runs jobs as processes of this machine. Thread-safe."""
+
+    def __init__(self, *, machine: Machine | None = None, term_grace_s: float = _TERM_GRACE_S) -> None:
+        """Makes a client.
+
+        Args:
+            machine: What jobs can be given; default: what is found.
+            term_grace_s: Seconds that a terminated job has to release its claim.
+        """
+        self._machine = machine
+        self._term_grace_s = term_grace_s
+        self._numbers = count(1)
+
+    @property
+    def name(self) -> str:
+        """``local``."""
+        return "local"
+
+    @property
+    def is_local(self) -> bool:
+        """Its jobs are this machine's."""
+        return True
+
+    def submit(self, request: JobRequest) -> "LocalHandle":
+        """Starts a process.
+
+        Raises:
+            ResourcesUnavailableError: The job asks for what this machine does not have.
+            WorkerError: Its packages cannot be provided.
+        """
+        check_available(request, self._machine or this_machine())
+        overlay = overlay_for(request.pip_dependency_groups)
+        directory = Path(tempfile.mkdtemp(prefix="marin-trace-job-"))
+        job_id = f"local-{os.getpid()}-{next(self._numbers)}"
+        try:
+            process = _spawn(request, directory, overlay)
+        except BaseException:
+            shutil.rmtree(directory)
+            raise
+        logger.info(f"{job_id}: {request.name} runs as process {process.pid}, its output is {directory / 'log'}")
+        return LocalHandle(job_id, request, process, directory, self._term_grace_s)
+
+
+@final
+class LocalHandle:
+    """A process that was started. Thread-safe."""
+
+    def __init__(
+        self, job_id: str, request: JobRequest, process: "subprocess.Popen[bytes]", directory: Path, term_grace_s: float
+    ) -> None:
+        self._job_id = job_id
+        self._request = request
+        self._process = process
+        self._directory = directory
+        self._term_grace_s = term_grace_s
+        self._deadline = None if request.timeout is None else time.monotonic() + request.timeout
+        self._lock = threading.Lock()
+        self._was_stopped = False
+        self._timed_out = False
+
+    @property
+    def job_id(self) -> str:
+        """Unique on this machine while the launcher lives."""
+        return self._job_id
+
+    @property
+    def log_path(self) -> str:
+        """The file that holds what the process wrote."""
+        return str(self._directory / "log")
+
+    def status(self) -> JobStatus:
+        """See `JobHandle.status`."""
+        code = self._process.poll()
+        if code is None:
+            return JobStatus.RUNNING
+        if self._was_stopped:
+            return JobStatus.STOPPED
+        return JobStatus.SUCCEEDED if code == 0 else JobStatus.FAILED
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """See `JobHandle.wait`; a job that is out of time is terminated."""
+        limit = min((_remaining(self._deadline), float("inf") if timeout is None else timeout))
+        try:
+            self._process.wait(None if limit == float("inf") else limit)
+        except subprocess.TimeoutExpired:
+            if _remaining(self._deadline) <= 0:
+                self._timed_out = True
+                self.terminate()
+        return self.status()
+
+    def logs(self) -> str:
+        """See `JobHandle.logs`: the last 16 kB."""
+        with open(self.log_path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _LOG_TAIL_BYTES))
+            return stream.read().decode(errors="replace")
+
+    def terminate(self) -> None:
+        """See `JobHandle.terminate`: SIGTERM to the group, and SIGKILL to what is left after the grace."""
+        with self._lock:
+            if self._process.poll() is None:
+                self._was_stopped = True
+                _signal_group(self._process.pid, signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(self._term_grace_s)
+            # The leader may be gone and its children not.
+            _signal_group(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def exception(self) -> BaseException | None:
+        """What the call raised, with the traceback of the process as a note; None if the job did not fail."""
+        status = self.status()
+        if status is JobStatus.SUCCEEDED or not status.is_over:
+            return None
+        if self._timed_out:
+            return self._failure(f"{self._request.name} took longer than its timeout of {self._request.timeout:g} s")
+        outcome = self._directory / "outcome"
+        if outcome.exists():
+            # Written by our own child, for us: what it raised keeps its type.
+            error: BaseException = pickle.loads(outcome.read_bytes())  # noqa: S301
+            return error
+        code = self._process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        return self._failure(f"the process of {self._request.name} {how}")
+
+    def _failure(self, summary: str) -> JobFailedError:
+        tail = self.logs().splitlines()[-20:]
+        return JobFailedError(explain(summary, facts=[f"log: {self.log_path}", *tail]))
+
+    def forget(self) -> None:
+        """Removes its log and whatever else it left in the temporary directory."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def check_available(request: JobRequest, machine: Machine) -> None:
+    """Refuses what the machine does not have.
+
+    Raises:
+        ResourcesUnavailableError: It names what is missing and the flag to give.
+    """
+    device = request.resources.device
+    if device is not None:
+        present = machine.gpus if device.kind == "gpu" else machine.tpus
+        if present < device.count:
+            raise ResourcesUnavailableError(
+                explain(
+                    f"{request.name} asks for {device}, and this machine has {present or 'no'} {device.kind.upper()}",
+                    hint="--cluster ray or --cluster fray runs it where there is one",
+                )
+            )
+    ram = request.resources.ram_bytes
+    if ram is not None and machine.ram_bytes is not None and ram > machine.ram_bytes:
+        raise ResourcesUnavailableError(
+            explain(
+                f"{request.name} asks for {request.resources.ram} of memory, and this machine has "
+                f"{machine.ram_bytes / 10**9:.0f} GB",
+                hint="--cluster ray or --cluster fray runs it where there is more",
+            )
+        )
+
+
+def _spawn(request: JobRequest, directory: Path, overlay: str | None) -> "subprocess.Popen[bytes]":
+    import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
+
+    payload: bytes = cloudpickle.dumps(request.entrypoint)  # pyright: ignore[reportUnknownMemberType]
+    command = [sys.executable, "-m", "marin_trace.workers.local_main", str(directory / "outcome")]
+    with open(directory / "log", "wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=_environment(request.env_vars, overlay),
+            process_group=0,
+        )
+    assert process.stdin is not None
+    # A process that dies before it has read its call is reported by its exit code.
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(payload)
+    return process
+
+
+def _environment(env_vars: Mapping[str, str], overlay: str | None) -> dict[str, str]:
+    # The child sees the modules that this process can import, in the same order.
+    paths = [*([overlay] if overlay else []), *(path or os.getcwd() for path in sys.path)]
+    environment: dict[str, str] = {**os.environ, **env_vars}
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment
+
+
+def _remaining(deadline: float | None) -> float:
+    return float("inf") if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)

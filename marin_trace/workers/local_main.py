@@ -1,0 +1,55 @@
+"""The process of a local job: reads a call from its standard input, makes it, and leaves what it raised in a file."""
+
+import logging
+import os
+import pickle
+import signal
+import sys
+import traceback
+from types import FrameType
+
+from marin_trace.io import running_body
+
+__all__ = ["main"]
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Runs the job; the exit code is 0 unless the call raised."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, _interrupt)
+    outcome_path = sys.argv[1]
+    try:
+        # The pipe comes from our own parent.
+        entrypoint = pickle.loads(sys.stdin.buffer.read())  # noqa: S301
+        running_body.set(True)
+        entrypoint()
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher is told
+        traceback.print_exc()
+        _leave(error, outcome_path)
+        return 1
+    return 0
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # As Ctrl-C does: the step unwinds and releases its claim.
+    raise KeyboardInterrupt(f"signal {number}")
+
+
+def _leave(error: BaseException, path: str) -> None:
+    error.add_note("in the job's process:\n" + "".join(traceback.format_exception(error)))
+    try:
+        content = pickle.dumps(error)
+        pickle.loads(content)  # noqa: S301 - an exception may pickle and yet not come back
+    except Exception as inner:  # noqa: BLE001 - its text is in the log, and the launcher shows that
+        logger.warning(f"{type(error).__name__} cannot be handed over: {inner!r}")
+        return
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as stream:
+        stream.write(content)
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

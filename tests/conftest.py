@@ -1,0 +1,16 @@
+"""What every test gets: a prefix of its own, so that nothing is written into the checkout."""
+
+import pytest
+from hypothesis import settings
+
+# No deadline: how long one example takes depends on what else the machine does.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def prefix(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The prefix that a run without ``--prefix`` uses: an empty directory of this test."""
+    path = str(tmp_path_factory.mktemp("prefix"))
+    monkeypatch.setenv("MARIN_PREFIX", path)
+    return path
