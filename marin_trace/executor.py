@@ -20,7 +20,7 @@ from marin_trace.errors import (
 )
 from marin_trace.ir.config_tree import short_repr
 from marin_trace.ir.graph import Graph, Node, graph_of_refs
-from marin_trace.ir.location import user_location
+from marin_trace.ir.location import is_own_file, user_location
 from marin_trace.ir.passes.select import NamedStep, matching, matching_steps, selected
 from marin_trace.ir.refs import HardcodedPath, StepOutput, StepRef
 from marin_trace.lowering.body import ResolvedRef
@@ -111,8 +111,22 @@ def _show_log() -> None:
 
 def _print_failures(failure: RunFailedError) -> None:
     for error in failure.exceptions:
-        print("".join(traceback.format_exception(error)), file=sys.stderr)
-    print(f"{failure.message}", file=sys.stderr)
+        shown = traceback.TracebackException.from_exception(error)
+        _hide_own_frames(shown)
+        print("".join(shown.format()), file=sys.stderr)
+    print(failure.message, file=sys.stderr)
+
+
+def _hide_own_frames(shown: traceback.TracebackException | None) -> None:
+    """Drops this package's frames from what is printed: a traceback begins in the function that failed.
+
+    The exceptions themselves, and the run's record, keep them all.
+    """
+    while shown is not None:
+        frames = [frame for frame in shown.stack if not is_own_file(frame.filename)]
+        # None leaves the heading out as well.
+        shown.stack = traceback.StackSummary.from_list(frames) if frames else cast("Any", None)
+        shown = shown.__cause__ or shown.__context__
 
 
 @final

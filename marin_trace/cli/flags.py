@@ -143,7 +143,12 @@ def parse_executor_flags(argv: Sequence[str]) -> ExecutorFlags:
     for flag in flags:
         if not _is_known(flag.name, known):
             raise _unknown_flag(flag.name, known)
-    return _decoded(ExecutorFlags, flags, known)
+    parsed = _decoded(ExecutorFlags, flags, known)
+    if parsed.max_concurrent is not None and parsed.max_concurrent < 1:
+        raise FlagError(explain(f"--max_concurrent does not fit: {parsed.max_concurrent} is less than 1"))
+    if not parsed.lease_seconds > 0:
+        raise FlagError(explain(f"--lease_seconds does not fit: {parsed.lease_seconds:g} is not more than 0"))
+    return parsed
 
 
 def exit_with(error: MarinTraceError, code: int) -> NoReturn:
@@ -237,9 +242,8 @@ def _decoded(config_class: type[T], flags: Sequence[_Flag], known: Mapping[str, 
     try:
         return draccus.parse(config_class, args=args)
     except DecodingError as error:
-        raise FlagError(
-            explain(f"a flag of {config_class.__qualname__} does not fit: {error}".split("\n", 1)[0])
-        ) from error
+        flag = f"--{'.'.join(error.key_path)}" if error.key_path else f"a flag of {config_class.__qualname__}"
+        raise FlagError(explain(f"{flag} does not fit: {error.message}".split("\n", 1)[0])) from error
     except SystemExit as error:
         raise FlagError(
             explain(f"the flags of {config_class.__qualname__} cannot be read: {' '.join(args)}")
@@ -303,4 +307,4 @@ def _type_text(annotation: Any) -> str:
 def _default_text(entry: dataclasses.Field[Any]) -> str:
     if entry.default is dataclasses.MISSING:
         return "" if entry.default_factory is not dataclasses.MISSING else " (required)"
-    return "" if entry.default in (None, False) else f" (default: {entry.default})"
+    return "" if entry.default is None or entry.default is False else f" (default: {entry.default})"

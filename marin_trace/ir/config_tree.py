@@ -580,7 +580,8 @@ def materialise(tree: Tree, value_of: Callable[[Any], Any]) -> Any:
             args = [materialise(item, value_of) for item in tree.args]
             return _built_function(tree, args, {k: materialise(v, value_of) for k, v in tree.keywords.items()})
         case Opaque():
-            return tree.value if tree.encoding is None or isinstance(tree.value, type) else copy.deepcopy(tree.value)
+            shared = tree.encoding is None or isinstance(tree.value, type | types.ModuleType)
+            return tree.value if shared else copy.deepcopy(tree.value)
         case _:
             return value_of(tree) if type(tree) in TRACED or isinstance(tree, StandIn) else tree
 

@@ -31,6 +31,11 @@ class Location(NamedTuple):
         return f"{self.file if relative.startswith(os.pardir) else relative}:{self.line}"
 
 
+def is_own_file(file: str) -> bool:
+    """Whether a source file is this package's."""
+    return file.startswith(_OWN)
+
+
 @functools.cache
 def _is_foreign(file: str) -> bool:
     return file == "<string>" or file.startswith(_FOREIGN) or any(part in file for part in _PACKAGE_DIRECTORIES)

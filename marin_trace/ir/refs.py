@@ -116,8 +116,8 @@ class StepRef(TracedValue):
     lacks = "it has no path until the step is lowered"
     hint_by_operation: ClassVar[dict[str, str]] = {
         "format": 'write `ref / \'train\'` instead of f"{ref}/train"; in a name template write "{ref.name}"',
-        "open or join": "write `ref / 'train'` instead of os.path.join(ref, 'train'); open files in a function "
-        "wrapped by deferred(), which gets the path as a str",
+        "open or join": "write `ref / 'train'` instead of os.path.join(ref, 'train'); did you forget deferred() "
+        "around a function that opens files? it gets the path as a str",
         "test the truth of": "write `ref is not None`; a ref is always something",
         "iterate over": "list files in a function wrapped by deferred(); several refs go into a list: [ref_a, ref_b]",
         "take the length of": "take lengths in a function wrapped by deferred(), which gets the path as a str",
@@ -364,7 +364,7 @@ class StepOutput(StepRef):
 class HardcodedPath(StepRef):
     """A path that no step of this pipeline makes: absolute, a URL, or relative to the prefix.
 
-    ``group`` is the outermost group that returned it, so that whoever gets the path also gets to know the group's members.
+    ``group`` is the outermost group that returned it, so that whoever gets the path gets to know its members too.
     """
 
     __slots__ = ("group", "path")

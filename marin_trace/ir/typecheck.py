@@ -122,7 +122,7 @@ def _annotations_of(owner: Any) -> dict[str, Any]:
 
 
 def _has_fields(cls: type[Any]) -> bool:
-    return dataclasses.is_dataclass(cls) or any(
+    return dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or any(
         hasattr(cls, mark) for mark in ("__pydantic_fields__", "__attrs_attrs__", "_fields")
     )
 
@@ -250,12 +250,8 @@ def _is_assignable_option(source: Any, target: Any) -> bool:
         )
     if not isinstance(source_class, type) or not isinstance(target_class, type):
         return True
-    if typing.is_typeddict(source) or typing.is_typeddict(target):
-        return (
-            (issubclass(source_class, dict) and issubclass(target_class, dict))
-            or target_class is dict
-            or not isinstance(dict, target_class)
-        )
+    source_class = dict if typing.is_typeddict(source) else source_class
+    target_class = dict if typing.is_typeddict(target) else target_class
     try:
         fits = issubclass(source_class, target_class)
     except TypeError:

@@ -144,10 +144,20 @@ def _unstable_values(node: Node, call: Call) -> Iterator[Finding]:
                 f"{call.function.label}({found.path}) has no stable identity: {complaint}",
                 node.name,
                 call.location,
-                hint=f"unversioned(...) if it does not change the result (also: deferred({call.function.label}, "
-                f'unversioned=("{found.path}",))), else register_encoder(...) for its class, or pass a name',
+                hint=_hint_about(found, call),
                 error=UnstableValueError,
             )
+
+
+def _hint_about(found: Found, call: Call) -> str:
+    value: object = found.leaf.value if isinstance(found.leaf, Opaque) else None
+    own_hint = getattr(type(value), "__marin_trace_hint__", None)
+    if own_hint is not None:
+        return own_hint(value)
+    return (
+        f"unversioned(...) if it does not change the result (also: deferred({call.function.label}, "
+        f'unversioned=("{found.path}",))), else register_encoder(...) for its class, or pass a name'
+    )
 
 
 def _complaint_about(found: Found) -> str | None:
@@ -185,6 +195,8 @@ def _may_leak(tree: Tree) -> bool:
         return _any_may_leak(tree.values) or (kind is MappingTree and _any_may_leak(tree.keys))
     if kind is Sequence:
         return _any_may_leak(tree.items)
+    if kind is BoundFunction:
+        return _any_may_leak((*tree.args, *tree.keywords.values()))
     if kind is Unversioned:
         return _may_leak(tree.tree)
     if kind is Absent:

@@ -140,8 +140,9 @@ def _miss_reason(status: StepStatus) -> str:
 def _error_line(status: StepStatus) -> str:
     if status.error is None:
         return "no error recorded"
+    # The first line: what follows in a message is detail, hints and, with pydantic, links.
     message = status.error.message.strip().splitlines()
-    return f"{status.error.type}: {message[-1]}" if message else status.error.type
+    return f"{status.error.type}: {message[0]}" if message else status.error.type
 
 
 def dependents_of(steps: Mapping[str, RunnableStep], output_paths: Collection[str]) -> list[str]:

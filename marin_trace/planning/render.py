@@ -10,7 +10,7 @@ _WORDS = {
     PlannedAction.HIT: "finished",
     PlannedAction.RUN: "would run",
     PlannedAction.WAIT: "would wait for another launcher",
-    PlannedAction.SKIP: "not needed or not possible",
+    PlannedAction.SKIP: "skipped",
 }
 
 

@@ -202,7 +202,10 @@ def _encode_by_schema(value: Any, path: str) -> Any:
     try:
         adapter: Any = pydantic.TypeAdapter(_class_of(value))
         return adapter.dump_python(value, mode="json", warnings="error")
-    except (pydantic.errors.PydanticUserError, PydanticSerializationError) as error:
+    except pydantic.errors.PydanticUserError:
+        # Advice to authors of pydantic models: it says nothing about this value.
+        raise _unstorable(value, path) from None
+    except PydanticSerializationError as error:
         raise _unstorable(value, path) from error
 
 

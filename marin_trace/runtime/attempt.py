@@ -20,7 +20,7 @@ from marin_trace.errors import (
     explain,
 )
 from marin_trace.runtime.driver import Driver, driver_for
-from marin_trace.runtime.liveness import process_nonce
+from marin_trace.runtime.liveness import leave_claim_open, process_nonce
 from marin_trace.runtime.log_records import (
     AttemptLog,
     ClaimRecord,
@@ -117,6 +117,7 @@ class Attempt:
         try:
             self.driver.run(end_attempt(self.log, end))
         except StorageError as error:
+            leave_claim_open()
             logger.error(f"{self.log.output_path}: attempt {self.epoch} not ended as {end.kind}: {error}")  # noqa: TRY400
 
 

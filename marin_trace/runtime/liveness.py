@@ -12,6 +12,7 @@ A forked child shares its parent's open file, and so keeps the lock held as long
 A claim of this very process whose attempt has ended without ending its epoch (its store failed, say) is gone as well.
 """
 
+import atexit
 import contextlib
 import fcntl
 import getpass
@@ -28,7 +29,14 @@ from typing import Final, final
 from marin_trace.errors import StorageError, explain
 from marin_trace.runtime.log_records import ClaimRecord
 
-__all__ = ["OWNERS_VARIABLE", "living_attempt", "owner_is_gone", "process_nonce", "runtime_directory"]
+__all__ = [
+    "OWNERS_VARIABLE",
+    "leave_claim_open",
+    "living_attempt",
+    "owner_is_gone",
+    "process_nonce",
+    "runtime_directory",
+]
 
 OWNERS_VARIABLE: Final = "MARIN_TRACE_OWNERS"
 """Nonces of the claiming processes above a process, separated by colons."""
@@ -46,6 +54,8 @@ class _Identity:
     descriptor: int | None = None
     attempts: set[str] = field(default_factory=set[str])
     """Nonces of the attempts of this process that run at this moment."""
+    left_open: bool = False
+    """Whether a claim of this process could not be ended: its death must then be visible."""
     gone: set[str] = field(default_factory=set[str])
     """Nonces found dead: death is final, and looking takes milliseconds."""
 
@@ -66,7 +76,13 @@ def process_nonce() -> str:
             above = os.environ.get(OWNERS_VARIABLE)
             os.environ[OWNERS_VARIABLE] = f"{above}:{nonce}" if above else nonce
             _identity.nonce = nonce
+            atexit.register(_remove_file, nonce)
         return _identity.nonce
+
+
+def leave_claim_open() -> None:
+    """Says that a claim of this process could not be ended, so that its liveness file outlives it."""
+    _identity.left_open = True
 
 
 @contextlib.contextmanager
@@ -156,6 +172,12 @@ def _hold(path: Path) -> int:
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.write(descriptor, _Birth.now().to_text().encode())
     return descriptor
+
+
+def _remove_file(nonce: str) -> None:
+    """At exit: nobody will ask about a process that has ended all its claims."""
+    if nonce == _identity.nonce and not _identity.attempts and not _identity.left_open:
+        (runtime_directory() / nonce).unlink(missing_ok=True)
 
 
 def _boot_id() -> str:

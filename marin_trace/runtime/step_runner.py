@@ -10,6 +10,7 @@ import logging
 import math
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
@@ -18,7 +19,15 @@ from enum import StrEnum
 from queue import Empty, SimpleQueue
 from typing import Any, Final, final
 
-from marin_trace.errors import MarinTraceError, RunError, RunFailedError, StepHeldElsewhere, StorageError, explain
+from marin_trace.errors import (
+    ConfigError,
+    MarinTraceError,
+    RunError,
+    RunFailedError,
+    StepHeldElsewhere,
+    StorageError,
+    explain,
+)
 from marin_trace.runtime.attempt import failure_of, utc_now
 from marin_trace.runtime.executable import AttemptObserver, Executable, observing
 from marin_trace.runtime.log_records import AttemptLog, FailurePhase
@@ -134,7 +143,9 @@ class StepRunner:
         plan = plan_run(steps, options, statuses=self._statuses)
         if dry_run:
             return self._report(_foreseen(plan, options), options, dry_run=True)
-        limit = max_concurrent or max(4, usable_cores())
+        limit = max(4, usable_cores()) if max_concurrent is None else max_concurrent
+        if limit < 1:
+            raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
         run = _Run(plan, replace(options, provenance=options.provenance or current_provenance()), limit, self._clock)
         return self._execute(run)
 
@@ -153,6 +164,7 @@ class StepRunner:
         failed = run.failures()
         path = record.write("failed" if failed else "succeeded", self._clock() - began)
         report = self._report(run.ordered_outcomes(), run.options, record_path=path, seconds=self._clock() - began)
+        logger.info(f"run {run.options.run_id}: {report}")
         if failed:
             raise _run_failed(report, failed)
         return report
@@ -338,7 +350,7 @@ class _Run:
         step = self.plan.steps[path]
         match outcome.kind:
             case OutcomeKind.FAILED:
-                logger.error(f"{step.name_with_hash}: failed: {outcome.error!r}")
+                logger.error(f"{step.name_with_hash}: failed: {_first_line(outcome.error)}")
             case OutcomeKind.DEP_FAILED:
                 logger.warning(f"{step.name_with_hash}: skipped, {outcome.cause} failed")
                 _leave_token(path)
@@ -482,6 +494,11 @@ def _as_exception(outcome: StepOutcome) -> Exception:
     wrapped = RunError(f"{outcome.name} raised {type(outcome.error).__name__}: {outcome.error}")
     wrapped.__cause__ = outcome.error
     return wrapped
+
+
+def _first_line(error: BaseException | None) -> str:
+    """An error as one line of the log: the rest of its message is in the run's error and record."""
+    return "".join(traceback.format_exception_only(error)).split("\n", 1)[0]
 
 
 def _leave_token(output_path: str) -> None:

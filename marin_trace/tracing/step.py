@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, TypeVar, cast, final, overload
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, final, overload
 
 from marin_trace.errors import (
     ConfigError,
@@ -71,6 +71,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _GROUP_OPTIONS = frozenset({"description"})
+_REF_ATTRIBUTES = frozenset({"artifact", "cd", "name", "nonblocking", "with_output_path"})
+
+
+class UncalledStepError(ConfigTypeError, AttributeError):
+    """A step was used as what calling it returns (an ``AttributeError``, so that ``hasattr`` says no)."""
 
 
 @final
@@ -161,6 +166,28 @@ class StepFunction(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<step {self.__name__}>"
+
+    def __marin_trace_hint__(self) -> str:
+        """What to do where a step was given as a value, for the verifier."""
+        return f"call it: {self.__name__}()"
+
+    def __truediv__(self, subpath: object) -> NoReturn:
+        raise self._not_called(f" / {subpath!r}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _REF_ATTRIBUTES:
+            raise self._not_called(f".{name}")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _not_called(self, use: str) -> "UncalledStepError":
+        name = self.__name__
+        return UncalledStepError(
+            explain(
+                f"{name}{use} asks {self!r} for what only its output has: it was not called",
+                at=user_location(skip=1),
+                hint=f"call it: {name}(){use}",
+            )
+        )
 
     def __reduce__(self) -> Any:
         raise TraceError(

@@ -62,6 +62,19 @@ def test_an_orphan_of_a_dead_owner_keeps_it_from_being_gone() -> None:
     assert owner_is_gone(claim_of(nonce))
 
 
+def test_a_process_that_ended_its_claims_leaves_no_file() -> None:
+    nonce, process = nonce_of("input()")
+    assert (runtime_directory() / nonce).exists()
+    process.communicate("\n")
+    assert not (runtime_directory() / nonce).exists()
+
+
+def test_a_process_that_left_a_claim_open_leaves_its_file() -> None:
+    nonce, process = nonce_of("from marin_trace.runtime import liveness; liveness.leave_claim_open(); input()")
+    process.communicate("\n")
+    assert owner_is_gone(claim_of(nonce))
+
+
 def test_what_lived_before_the_last_boot_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nonce, process = nonce_of("input()")
     process.kill()

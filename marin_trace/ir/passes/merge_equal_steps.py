@@ -9,6 +9,7 @@ from marin_trace.errors import CycleError, MarinTraceWarning, OptionsConflictErr
 from marin_trace.ir.canonical import fingerprints, memo_bytes
 from marin_trace.ir.config_tree import substitute, unversioned_parts
 from marin_trace.ir.graph import EdgeKind, Graph, Group, Node, Options, topological_order
+from marin_trace.ir.passes.inline_groups import steps_of
 from marin_trace.ir.passes.rewrite import rewritten
 from marin_trace.ir.refs import (
     DeferredResult,
@@ -49,7 +50,11 @@ def merge_equal_steps(graph: Graph, fingerprint_by_node: dict[Node, str] | None 
         return graph
 
     def producers_of(node: Node) -> Iterable[Any]:
-        return (first_by_other.get(e.producer, e.producer) for e in merged_by_first.get(node, node).edges)
+        for edge in merged_by_first.get(node, node).edges:
+            producer = edge.producer
+            steps = steps_of(producer) if isinstance(producer, Group) else (producer,)
+            kept = [first_by_other.get(step, step) for step in steps]
+            yield from kept if not isinstance(producer, Group) else (step for step in kept if step is not node)
 
     nodes = [node for node in graph.nodes if node not in first_by_other]
     try:
@@ -99,7 +104,7 @@ def _warn_of_different_values(first: Node, other: Node, fingerprint_by_node: Map
 
 
 def _unversioned_key(tree: Any, fingerprint_by_node: Mapping[Node, str]) -> list[bytes]:
-    """What of a value is no part of the identity, with refs by meaning (equal refs of two traces are different objects)."""
+    """What of a value is no part of the identity; refs by meaning, since those of two traces are different objects."""
 
     def meaning(leaf: Any, _: object) -> Any:
         match leaf:

@@ -1,7 +1,7 @@
 """What passes share: replacing nodes of a frozen graph, and everything that holds them."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -30,13 +30,16 @@ def rewritten(
     new: dict[Node | Group, Node | Group] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
-        renewed = _renewed_node(edited.get(node, node), new)
+        current = edited.get(node, node)
+        _renew_groups((*current.called, *(edge.producer for edge in current.edges)), new)
+        renewed = _renewed_node(current, new)
         nodes.append(renewed)
         new.update(dict.fromkeys((node, *dropped_by_kept.get(node, ())), renewed))
-    groups = [_renewed_group(group, new) for group in graph.groups]
+    _renew_groups(graph.groups, new)
+    groups = [new[group] for group in graph.groups]
     return Graph(
         tuple(nodes),
-        tuple(groups),
+        tuple(group for group in groups if isinstance(group, Group)),
         materialise(flatten(graph.outputs, []), lambda leaf: _renewed_leaf(leaf, new)),
         tuple(dict.fromkeys(new.get(root, root) for root in graph.roots)),
     )
@@ -52,16 +55,32 @@ def _renewed_node(node: Node, new: Mapping[Node | Group, Node | Group]) -> Node:
     return node if is_same else dataclasses.replace(node, called=called, edges=edges, calls=calls)
 
 
-def _renewed_group(group: Group, new: dict[Node | Group, Node | Group]) -> Group:
-    renewed = dataclasses.replace(
-        group,
-        members=tuple(dict.fromkeys(new.get(member, member) for member in group.members)),
-        called=tuple(dict.fromkeys(new.get(child, child) for child in group.called)),
-        after=tuple(_renewed_edge(edge, new) for edge in group.after),
-        returned=substitute(group.returned, lambda leaf, _: _renewed_leaf(leaf, new)),
-    )
-    new[group] = renewed
-    return renewed
+def _renew_groups(found: Iterable[Node | Group], new: dict[Node | Group, Node | Group]) -> None:
+    """Renews the groups among ``found``, inner ones first, once their steps are renewed. No recursion."""
+    stack = [group for group in found if isinstance(group, Group) and group not in new]
+    while stack:
+        group = stack[-1]
+        if group in new:
+            stack.pop()
+            continue
+        parts = (*group.members, *group.called, *(edge.producer for edge in group.after))
+        inner = [part for part in parts if isinstance(part, Group) and part not in new]
+        if inner:
+            stack += inner
+            continue
+        new[group] = _renewed_group(group, new)
+        stack.pop()
+
+
+def _renewed_group(group: Group, new: Mapping[Node | Group, Node | Group]) -> Group:
+    members = tuple(dict.fromkeys(new.get(member, member) for member in group.members))
+    called = tuple(dict.fromkeys(new.get(child, child) for child in group.called))
+    after = tuple(_renewed_edge(edge, new) for edge in group.after)
+    returned = substitute(group.returned, lambda leaf, _: _renewed_leaf(leaf, new))
+    is_same = returned is group.returned and (members, called, after) == (group.members, group.called, group.after)
+    if is_same:
+        return group
+    return dataclasses.replace(group, members=members, called=called, after=after, returned=returned)
 
 
 def _renewed_edge(edge: Edge, new: Mapping[Node | Group, Node | Group]) -> Edge:
