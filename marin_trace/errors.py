@@ -139,7 +139,7 @@ class TraceError(MarinTraceError, RuntimeError):
 class ConcretizationError(TraceError):
     """A ref, an artifact or a deferred result was used as if its value were known at trace time.
 
-    No ``TypeError``: ``pathlib.Path`` and ``os.path.join`` catch those, and would replace the hint by a message of their own.
+    No ``TypeError``: ``pathlib.Path`` and ``os.path.join`` catch those, and would say something of their own instead.
 
     Failing: ``f"{ref}/train"``. Fixed: ``ref / "train"``.
     """

@@ -25,7 +25,7 @@ from marin_trace.ir.passes.select import NamedStep, matching, matching_steps, se
 from marin_trace.ir.refs import HardcodedPath, StepOutput, StepRef
 from marin_trace.lowering.body import ResolvedRef
 from marin_trace.lowering.lower import Lowered, lower_graph
-from marin_trace.lowering.paths import path_below
+from marin_trace.lowering.paths import check_conflicts, path_below
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.planning.plan import dependents_of, planned
 from marin_trace.planning.render import render_plan
@@ -140,10 +140,12 @@ class _Request:
 
 def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport:
     request = _requested(steps)
-    with use_prefix(flags.prefix or current_prefix()) as prefix:
+    with use_prefix(current_prefix() if flags.prefix is None else flags.prefix) as prefix:
         lowered = _lowered(request.graph, prefix)
         chosen, roots = _selected(request, lowered, flags, prefix)
         every_step = collect_steps(roots)
+        if request.specs:
+            check_conflicts(every_step.values(), prefix)
         statuses = read_statuses(every_step)
         options = _run_options(flags, description, prefix, _forced(flags, chosen, every_step, statuses))
         if flags.dry_run:

@@ -27,7 +27,7 @@ class ExecutorFlags:
     """The flags of ``executor_main``."""
 
     prefix: str | None = None
-    """Where outputs lie: a directory or a gs://, s3:// or memory:// URL (default: MARIN_PREFIX, else
+    """Where outputs lie: a directory or a memory:// URL (default: MARIN_PREFIX, else
     ./marin-outputs)."""
     dry_run: bool = False
     """Show what would happen, and why; writes nothing."""
@@ -233,21 +233,41 @@ def _decoded(config_class: type[T], flags: Sequence[_Flag], known: Mapping[str, 
     for name, given in values_by_name.items():
         values = given
         if _is_list(known.get(name)):
-            values = [json.dumps([item for value in values for item in _list_items(value)])]
+            items = [item for value in given for item in _list_items(value, of=typing.get_args(known[name]))]
+            values = [json.dumps(items, ensure_ascii=False)]
         if len(values) > 1:
             raise FlagError(
                 explain(f"--{name} was given {len(values)} values: {' '.join(values)}", hint="give it once")
             )
-        args.append(f"--{name}={values[0]}")
+        args.append(f"--{name}={_quoted(values[0], known.get(name))}")
     try:
         return draccus.parse(config_class, args=args)
     except DecodingError as error:
-        flag = f"--{'.'.join(error.key_path)}" if error.key_path else f"a flag of {config_class.__qualname__}"
-        raise FlagError(explain(f"{flag} does not fit: {error.message}".split("\n", 1)[0])) from error
+        raise FlagError(_does_not_fit(config_class, error, values_by_name, known)) from error
     except SystemExit as error:
         raise FlagError(
             explain(f"the flags of {config_class.__qualname__} cannot be read: {' '.join(args)}")
         ) from error
+
+
+def _quoted(value: str, annotation: Any) -> str:
+    """A value for draccus, which reads YAML: text stays as it is, also where YAML sees a number or a comment."""
+    if annotation is str or (set(typing.get_args(annotation)) == {str, type(None)} and value not in {"null", "None"}):
+        return json.dumps(value, ensure_ascii=False)
+    return value
+
+
+def _does_not_fit(
+    config_class: type, error: Any, values_by_name: Mapping[str, Sequence[str]], known: Mapping[str, Any]
+) -> str:
+    path = [str(part) for part in error.key_path or ()]
+    names = (".".join(path[:length]) for length in range(len(path), 0, -1))
+    name = next((name for name in names if name in values_by_name), None)
+    if name is None:
+        place = f"--{'.'.join(path)}" if path else f"a flag of {config_class.__qualname__}"
+        return explain(f"{place} does not fit: {error.message}".split("\n", 1)[0])
+    given = " ".join(values_by_name[name])
+    return explain(f"--{name} does not take {given!r}: it is {_type_text(known.get(name, Any))}")
 
 
 def _flag_values(flag: _Flag, annotation: Any) -> tuple[str, ...]:
@@ -262,15 +282,18 @@ def _is_list(annotation: Any) -> bool:
     return typing.get_origin(annotation) is list
 
 
-def _list_items(value: str) -> Iterable[str]:
-    """The items of one value of a list flag: those of a JSON list of strings, else the value (``[/]`` is a regex)."""
+def _list_items(value: str, *, of: tuple[Any, ...]) -> Iterable[Any]:
+    """The items of one value of a list flag: those of a JSON list, else the value itself.
+
+    For a list of text only a JSON list of strings is one: ``[/]`` is a regex, and so is ``[1]``.
+    """
     for text in (value, value.replace("'", '"')):
         try:
             items = json.loads(text)
         except ValueError:
             continue
-        if isinstance(items, list) and all(isinstance(item, str) for item in cast("list[Any]", items)):
-            return cast("list[str]", items)
+        if isinstance(items, list) and (of != (str,) or all(isinstance(i, str) for i in cast("list[Any]", items))):
+            return cast("list[Any]", items)
     return [value]
 
 

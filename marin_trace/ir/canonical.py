@@ -28,7 +28,7 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 from marin_trace.errors import UnstableValueError
 from marin_trace.ir.config_tree import BoundFunction, Mapping, Opaque, Record, Sequence, Tree, Unversioned
@@ -188,7 +188,7 @@ def _rare(tree: Tree, encode_traced: EncodeTraced, *, memo: bool) -> bytes:
 
 def _member_text(member: enum.Enum) -> str:
     """The name of a member; a flag of no or several members has none, and its value instead."""
-    name: str | None = member.name
+    name = cast("str | None", member.name)
     return repr(member.value) if name is None else name
 
 

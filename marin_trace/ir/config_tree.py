@@ -25,14 +25,23 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Mapping as MappingABC
 from pathlib import PosixPath, PurePath, PurePosixPath, PureWindowsPath, WindowsPath
-from typing import Any, Final, NamedTuple, TypeVar, cast, final
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar, cast, final
 
 from marin_trace.errors import ConfigError, UnstableValueError, explain
 from marin_trace.ir.encoders import known_encoding, lazy_leaf_base
 from marin_trace.ir.functions import unwrapped
 from marin_trace.ir.location import user_location
 from marin_trace.ir.records import ABSENT, Absent, Plan, built_record, class_of, plan_of, reader_of
-from marin_trace.ir.refs import DeferredResult, HardcodedPath, OwnOutput, Projection, StepArtifact, StepOutput, StepRef
+from marin_trace.ir.refs import (
+    DeferredResult,
+    HardcodedPath,
+    OwnOutput,
+    Projection,
+    StepArtifact,
+    StepOutput,
+    StepRef,
+    TracedValue,
+)
 
 T = TypeVar("T")
 
@@ -58,13 +67,16 @@ PLAIN: Final = ATOMS - TRACED
 
 
 @final
-class UnversionedValue:
+class UnversionedValue(TracedValue):
     """What :func:`unversioned` returns: a value that is carried to the function and left out of the identity."""
 
     __slots__ = ("value",)
+    lacks = "it is carried to a deferred function as it is"
+    hint_by_operation: ClassVar[dict[str, str]] = {"*": "compute first, and wrap the result: unversioned(2 * workers)"}
+    value: Any
 
     def __init__(self, value: object) -> None:
-        self.value = value
+        object.__setattr__(self, "value", value)
 
     def __repr__(self) -> str:
         return f"unversioned({self.value!r})"
@@ -258,6 +270,8 @@ def _handler_for(kind: type[Any]) -> _Handler:
     if issubclass(kind, enum.Enum) or lazy_leaf_base(kind) is kind:
         return lambda value, found, path, versioned: value
     plan = plan_of(kind)
+    if plan is not None and plan.kind != "namedtuple" and issubclass(kind, list | tuple | set | frozenset | dict):
+        return _flatten_opaque  # Fields and items at once: one of them would be lost.
     if plan is not None:
         return _record_handler(plan)
     if issubclass(kind, list | tuple | set | frozenset):

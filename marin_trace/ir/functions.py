@@ -102,7 +102,8 @@ def module_of(function: Callable[..., Any]) -> str | None:
     if spec is not None and spec.name != "__main__":
         return spec.name
     file = variables.get("__file__")
-    return None if file is None else script_module(file, tuple(sys.path))
+    # A script that is piped in has the file ``<stdin>``, as has every other one.
+    return None if file is None or file.startswith("<") else script_module(file, tuple(sys.path))
 
 
 @functools.cache

@@ -42,6 +42,11 @@ class Edge(NamedTuple):
     path: Path | None = None
     """Where the call's arguments use the producer; None for an edge that no argument shows."""
 
+    @property
+    def reads(self) -> bool:
+        """Whether it is a data or non-blocking edge."""
+        return self.kind is EdgeKind.DATA or self.kind is EdgeKind.NONBLOCKING
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -168,7 +173,11 @@ class Occurrence(Protocol):
     """One call of a step, or a ref derived from one: what leaves an edge if nothing uses it."""
 
     def derived(self, node: "Node", *, blocking: bool) -> "Occurrence":
-        """The occurrence of a ref derived by ``.nonblocking()`` or ``.with_output_path()``; it replaces this one."""
+        """The occurrence of a ref derived by ``.nonblocking()``; it replaces this one."""
+        ...
+
+    def redirected(self, old: "Node", new: "Node") -> "Occurrence":
+        """The occurrence of a ref derived by ``.with_output_path()``; it replaces this one, or the step in its group."""
         ...
 
 
@@ -257,6 +266,15 @@ class Group:
 
     is_group: ClassVar[bool] = True
     override_output_path: ClassVar[None] = None
+
+    def with_step(self, old: Node, new: Node) -> "Group":
+        """The group with one of its steps replaced, in the groups within it too."""
+
+        def renewed(member: "Node | Group") -> "Node | Group":
+            return new if member is old else member.with_step(old, new) if isinstance(member, Group) else member
+
+        members, called = (tuple(map(renewed, steps)) for steps in (self.members, self.called))
+        return dataclasses.replace(self, members=members, called=called)
 
     @property
     def group_path(self) -> tuple[str, ...]:

@@ -146,7 +146,8 @@ class _Printer:
             return [self.value(item) for item in value.items]
         if kind is inspect.Parameter.VAR_KEYWORD and isinstance(value, Mapping):
             return [f"{key}={self.value(item)}" for key, item in zip(value.keys, value.values, strict=True)]
-        return [self.value(value) if index < call.positional else f"{name}={self.value(value)}"]
+        is_bare = index < call.positional and kind is not inspect.Parameter.KEYWORD_ONLY
+        return [self.value(value) if is_bare else f"{name}={self.value(value)}"]
 
     def group(self, group: Group) -> str:
         members = " ".join(self.label(member) for member in group.members)

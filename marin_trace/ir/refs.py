@@ -116,8 +116,8 @@ class StepRef(TracedValue):
     lacks = "it has no path until the step is lowered"
     hint_by_operation: ClassVar[dict[str, str]] = {
         "format": 'write `ref / \'train\'` instead of f"{ref}/train"; in a name template write "{ref.name}"',
-        "open or join": "write `ref / 'train'` instead of os.path.join(ref, 'train'); did you forget deferred() "
-        "around a function that opens files? it gets the path as a str",
+        "open or join": "write `ref / 'train'` instead of os.path.join(ref, 'train'); open files in a function "
+        "wrapped by deferred() (was that forgotten?), which gets the path as a str",
         "test the truth of": "write `ref is not None`; a ref is always something",
         "iterate over": "list files in a function wrapped by deferred(); several refs go into a list: [ref_a, ref_b]",
         "take the length of": "take lengths in a function wrapped by deferred(), which gets the path as a str",
@@ -302,9 +302,11 @@ class StepOutput(StepRef):
         return StepOutput(node, self.subpath, False, occurrence, self.group)  # noqa: FBT003
 
     def with_output_path(self, path: str) -> "StepOutput":
-        redirected = self.step_node().redirected(path, user_location())
-        occurrence = self.occurrence.derived(redirected, blocking=self.blocking)
-        return StepOutput(redirected, self.subpath, self.blocking, occurrence, None)
+        node = self.step_node()
+        redirected = node.redirected(path, user_location())
+        occurrence = self.occurrence.redirected(node, redirected)
+        group = None if self.group is None else self.group.with_step(node, redirected)
+        return StepOutput(redirected, self.subpath, self.blocking, occurrence, group)
 
     @property
     def artifact(self) -> Any:
@@ -440,7 +442,8 @@ class Projection(TracedValue):
         _set(self, "_steps", steps)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
+        # Notebooks and consoles ask every object how it wants to be shown.
+        if (name.startswith("__") and name.endswith("__")) or name.startswith(("_repr_", "_ipython_")):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return type(self)(self._source, (*self._steps, (".", name)))
 

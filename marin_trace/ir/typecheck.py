@@ -122,8 +122,10 @@ def _annotations_of(owner: Any) -> dict[str, Any]:
 
 
 def _has_fields(cls: type[Any]) -> bool:
-    return dataclasses.is_dataclass(cls) or typing.is_typeddict(cls) or any(
-        hasattr(cls, mark) for mark in ("__pydantic_fields__", "__attrs_attrs__", "_fields")
+    return (
+        dataclasses.is_dataclass(cls)
+        or typing.is_typeddict(cls)
+        or any(hasattr(cls, mark) for mark in ("__pydantic_fields__", "__attrs_attrs__", "_fields"))
     )
 
 

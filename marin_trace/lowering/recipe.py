@@ -208,7 +208,7 @@ def function_source(function: Callable[..., Any]) -> str | None:
     """The source text of a function or class, or None where Python has none (builtins, typed text)."""
     try:
         return inspect.getsource(inspect.unwrap(function))
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError):  # a class is looked for by parsing its file, which may be no Python
         return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol, final
 
+from marin_trace.errors import ArtifactError, explain
 from marin_trace.runtime.artifact import Artifact
 
 __all__ = ["OutcomeKind", "RunReport", "StepOutcome"]
@@ -104,9 +105,20 @@ class RunReport:
         """What a step returned.
 
         Raises:
-            ArtifactError: It has none, or it cannot be loaded as the type that was annotated.
+            ArtifactError: It has none, it was not needed in this run, or it cannot be loaded as the type that was
+                annotated.
         """
-        return Artifact.load(self.resolve(step))
+        resolved = self.resolve(step)
+        for outcome in self.outcomes:
+            if outcome.output_path == resolved.output_path and outcome.kind is OutcomeKind.NOT_NEEDED:
+                raise ArtifactError(
+                    explain(
+                        f"{outcome.name} has no artifact: it was not built, since nothing unfinished needs it",
+                        at=outcome.location,
+                        hint="give its ref to executor_main as well",
+                    )
+                )
+        return Artifact.load(resolved)
 
     def count(self, kind: OutcomeKind) -> int:
         """How many steps ended so."""

@@ -12,8 +12,9 @@ from marin_trace.ir.config_tree import Found, Record, flatten_arguments
 from marin_trace.ir.functions import PlainFunction, function_identity, unwrapped
 from marin_trace.ir.graph import Call, CallHandle, FunctionRef
 from marin_trace.ir.location import user_location
-from marin_trace.ir.refs import DeferredResult
+from marin_trace.ir.refs import DeferredResult, TracedValue
 from marin_trace.ir.signatures import CallPlan
+from marin_trace.tracing.step import StepFunction
 from marin_trace.tracing.tracer import Frame, current_frame, open_traces
 
 if TYPE_CHECKING:
@@ -191,7 +192,15 @@ def deferred(
         return functools.partial(deferred, identity=identity, unversioned=unversioned, omit_when=omit_when)
     if isinstance(fn, DeferredFunction):
         raise TraceError(explain(f"{fn.__name__} is deferred already", at=user_location()))
-    if not callable(fn):
+    if isinstance(fn, StepFunction):
+        raise TraceError(
+            explain(
+                f"{fn.__name__} is a step: its call is traced, not recorded",
+                at=user_location(),
+                hint=f"call it as it is: {fn.__name__}(…); wrap the functions that its body calls",
+            )
+        )
+    if not callable(fn) or isinstance(fn, TracedValue):
         raise ConfigTypeError(
             explain(f"deferred() takes a function or class, not {type(fn).__name__}", at=user_location())
         )

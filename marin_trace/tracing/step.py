@@ -234,6 +234,7 @@ class StepFunction(Generic[P, R]):
             caller.check_arguments_of_step(found, name, location)
             frame.arguments = given_refs(found)
         memo = _Memo(frame, (self, tree))
+        mark = trace.mark()
         trace.memo[key] = memo
         try:
             returned = traced_body(frame, self._function, args, dict(kwargs))
@@ -243,8 +244,7 @@ class StepFunction(Generic[P, R]):
             close = _closed_node if frame.calls else _closed_group
             memo.target = close(frame, returned, options)
         except BaseException as error:
-            del trace.memo[key]
-            memo.frame = None
+            trace.forget_since(mark)
             _explain_validation_error(error, frame)
             raise
         memo.frame = None
@@ -444,12 +444,12 @@ def _explain_validation_error(error: BaseException, frame: Frame) -> None:
         value = complaint["input"]
         if not isinstance(value, TracedValue | UnversionedValue):
             continue
-        field = ".".join(str(part) for part in complaint["loc"])
+        field, first = ".".join(str(part) for part in complaint["loc"]), complaint["loc"][0]
         model = cast("Any", error).title
         hint = (
             f'keep the value plain, and write deferred(fn, unversioned=("config.{field}",))'
             if isinstance(value, UnversionedValue)
-            else f"build it at run time: {model} = deferred(_{model}), then {model}({field}=…) in the body"
+            else f"build it at run time: {model} = deferred(_{model}), then {model}({first}=…) in the body"
         )
         raise ConfigTypeError(
             explain(
@@ -642,7 +642,7 @@ def output() -> Any:
     return frame.own_output()
 
 
-def trace(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Graph:
+def trace(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Graph:
     """Traces a step, or a plain function that calls steps.
 
     **Phase**: trace time. No I/O, and nothing runs. Deterministic: two traces of one pipeline print equally.
@@ -660,7 +660,15 @@ def trace(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Graph:
     """
     location = user_location()
     with opened_trace(getattr(fn, "__name__", "trace"), location) as root:
-        outputs = fn(*args, **kwargs)
+        try:
+            outputs = fn(*args, **kwargs)
+        except BaseException as error:
+            _explain_validation_error(error, root)
+            raise
         check_trace(root.trace)
     returned = graph_of_refs(outputs)
-    return graph_of((*root.members(), *returned.roots), outputs)
+    graph = graph_of((*root.members(), *returned.roots), outputs)
+    # A plain function is like a group: of what it called, a run is asked for what nothing reads.
+    read = {edge.producer for node in graph.nodes for edge in node.edges if edge.reads}
+    roots = [node for node in root.members() if node not in read]
+    return dataclasses.replace(graph, roots=tuple(dict.fromkeys((*roots, *returned.roots))))

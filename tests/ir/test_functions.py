@@ -190,7 +190,9 @@ def test_an_identity_is_module_and_qualname(function: Any, qualname: str) -> Non
     assert function_identity(function) == f"{__name__}:{qualname}"
 
 
-@pytest.mark.parametrize(("function", "identity"), [(len, "builtins:len"), (str.upper, "builtins:str.upper"), (int, "builtins:int")])
+@pytest.mark.parametrize(
+    ("function", "identity"), [(len, "builtins:len"), (str.upper, "builtins:str.upper"), (int, "builtins:int")]
+)
 def test_builtins_have_an_identity(function: Any, identity: str) -> None:
     assert function_identity(function) == identity
 
@@ -215,7 +217,9 @@ def test_a_function_that_no_name_leads_back_to_is_refused_unless_named(
 
 def test_partials_and_methods_are_a_plain_function_and_what_is_bound() -> None:
     owner = Owner()
-    assert unwrapped(functools.partial(functools.partial(plain, 1), 2, x=3)) == unwrapped(functools.partial(plain, 1, 2, x=3))
+    assert unwrapped(functools.partial(functools.partial(plain, 1), 2, x=3)) == unwrapped(
+        functools.partial(plain, 1, 2, x=3)
+    )
     assert unwrapped(owner.method).function is Owner.method
     assert unwrapped(owner.method).args == (owner,)
     assert unwrapped(Owner.alternative).args == (Owner,)

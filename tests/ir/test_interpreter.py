@@ -30,7 +30,13 @@ def test_refs_become_paths() -> None:
         data = make("data")
         make("all", data, data / "x", data.nonblocking() / "*.json", StepRef.hardcoded("gs://b/y"), unversioned(data))
 
-    assert results(trace(pipeline))["all"]["args"] == ("/out/data", "/out/data/x", "/out/data/*.json", "gs://b/y", "/out/data")
+    assert results(trace(pipeline))["all"]["args"] == (
+        "/out/data",
+        "/out/data/x",
+        "/out/data/*.json",
+        "gs://b/y",
+        "/out/data",
+    )
 
 
 def test_own_output_becomes_the_steps_path() -> None:

@@ -1,6 +1,6 @@
-"""The printed IR, and the literate golden files: a pipeline, its graph, and its graph after each pass.
+"""The printed IR, and the literate golden files: a pipeline, its graph, and its graph after some passes.
 
-``pytest --update-golden`` is not needed: a golden file is edited by hand, so that every change of it is read.
+A golden file is edited by hand, so that every change of it is read.
 """
 
 import enum
@@ -23,7 +23,7 @@ from marin_trace.ir.printer import letters, print_graph, print_value
 from marin_trace.ir.verifier import verify
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.md"))
-FENCE = re.compile(r"^```(\w+)(?: (.+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w+)(?: ([^\n]+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def after(graph: Graph, title: str) -> str:

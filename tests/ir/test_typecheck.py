@@ -11,9 +11,15 @@ import attrs
 import pydantic
 import pytest
 
-from marin_trace import StepRef, deferred, output, step, trace
+from marin_trace import StepRef, deferred, lower, output, step, trace
 from marin_trace.errors import ConfigTypeError
-from marin_trace.ir.typecheck import accepts_path, is_assignable, item_annotation, projected_annotation, wants_path_object
+from marin_trace.ir.typecheck import (
+    accepts_path,
+    is_assignable,
+    item_annotation,
+    projected_annotation,
+    wants_path_object,
+)
 
 T = TypeVar("T")
 Shard = NewType("Shard", str)
@@ -40,7 +46,14 @@ class Report:
 
 
 PATHLIKE = [str, str | None, Path, os.PathLike, os.PathLike[str], Any, object, T, Shard, Opener, "Unresolved"]
-PATHLIKE += [Annotated[str, "meta"], Annotated[str | None, "meta"], str | int, inspect.Parameter.empty, StepRef, str | StepRef]
+PATHLIKE += [
+    Annotated[str, "meta"],
+    Annotated[str | None, "meta"],
+    str | int,
+    inspect.Parameter.empty,
+    StepRef,
+    str | StepRef,
+]
 PATHLIKE += [Final[str], InitVar[str], Sequence[str], Iterable[str]]
 NOT_PATHLIKE = [int, float, bool, bytes, None, int | None, list[str], dict[str, str], tuple[str, ...], set[str], Report]
 NOT_PATHLIKE += [Literal["a", "b"], Annotated[int, "meta"], type[str], Callable[[str], str], Mapping[str, str]]
@@ -58,7 +71,15 @@ def test_what_accepts_neither_does_not(annotation: Any) -> None:
 
 @pytest.mark.parametrize(
     ("annotation", "wanted"),
-    [(Path, True), (Path | None, True), (os.PathLike[str], True), (str, False), (str | Path, False), (Any, False), (int, False)],
+    [
+        (Path, True),
+        (Path | None, True),
+        (os.PathLike[str], True),
+        (str, False),
+        (str | Path, False),
+        (Any, False),
+        (int, False),
+    ],
 )
 def test_a_path_object_is_wanted_where_text_is_not_accepted(annotation: Any, wanted: bool) -> None:
     assert wants_path_object(annotation) is wanted
@@ -160,7 +181,9 @@ class Plain:
     def __init__(self, size: int = 1) -> None: ...
 
 
-def work(config: Config | None = None, *paths: str, size: int = 1, pair: tuple[str, int] | None = None, **more: int) -> Stats: ...
+def work(
+    config: Config | None = None, *paths: str, size: int = 1, pair: tuple[str, int] | None = None, **more: int
+) -> Stats: ...
 
 
 def untyped(a=None, b=None): ...
@@ -188,7 +211,11 @@ ACCEPTED: list[Callable[[Any], Any]] = [
 ]
 
 REFUSED: list[tuple[Callable[[Any], Any], str, str]] = [
-    (lambda ref: deferred(work)(Config("x", size=ref)), r"work\(config\.size\) was given <StepRef data>, and is annotated int", "ref.artifact"),
+    (
+        lambda ref: deferred(work)(Config("x", size=ref)),
+        r"work\(config\.size\) was given <StepRef data>, and is annotated int",
+        "ref.artifact",
+    ),
     (lambda ref: deferred(work)(Config("x", inner=Config("y", ref))), r"work\(config\.inner\.size\)", "ref.artifact"),
     (lambda ref: deferred(work)(Config("x", paths=[ref])), r"work\(config\.paths\[0\]\)", r"[ref]"),
     (lambda ref: deferred(work)(Config("x", by_name={"a": ref})), r"work\(config\.by_name\['a'\]\)", "ref.artifact"),
@@ -202,9 +229,17 @@ REFUSED: list[tuple[Callable[[Any], Any], str, str]] = [
     (lambda ref: deferred(untyped)([Pair(ref)]), r"untyped\(a\[0\]\.size\)", "ref.artifact"),
     (lambda ref: deferred(Plain)(ref), r"Plain\(size\)", "ref.artifact"),
     (lambda ref: deferred(Config)("x", ref), r"Config\(size\)", "ref.artifact"),
-    (lambda ref: deferred(takes)(text=ref.artifact), r"takes\(text\) was given <StepArtifact data>, which is Stats, and is annotated str", "ref.artifact.field"),
+    (
+        lambda ref: deferred(takes)(text=ref.artifact),
+        r"takes\(text\) was given <StepArtifact data>, which is Stats, and is annotated str",
+        "ref.artifact.field",
+    ),
     (lambda ref: deferred(takes)(text=ref.artifact.count), r"which is int, and is annotated str", "ref.artifact.field"),
-    (lambda ref: deferred(takes)(text=deferred(work)()), r"takes\(text\) was given <DeferredResult of work\(\)>", "ref.artifact.field"),
+    (
+        lambda ref: deferred(takes)(text=deferred(work)()),
+        r"takes\(text\) was given <DeferredResult of work\(\)>",
+        "ref.artifact.field",
+    ),
     (lambda ref: deferred(takes)(deferred(takes)()), r"which is Report, and is annotated", "ref.artifact.field"),
 ]
 
@@ -234,7 +269,10 @@ def test_what_does_not_fit_is_an_error_with_its_config_path(call: Callable[[Any]
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: [deferred(work)(siz=4), deferred(takes)(siz=4)], r"takes\(\): got an unexpected keyword argument 'siz'"),
+        (
+            lambda: [deferred(work)(siz=4), deferred(takes)(siz=4)],
+            r"takes\(\): got an unexpected keyword argument 'siz'",
+        ),
         (lambda: deferred(takes)(1, 2, 3, 4, 5), r"takes\(\): too many positional arguments"),
         (lambda: deferred(takes)(1, stats=2), r"takes\(\): multiple values for argument 'stats'"),
         (lambda: deferred(Config)(), r"Config\(\): missing a required argument: 'path'"),
@@ -261,13 +299,19 @@ def test_all_findings_of_a_graph_come_as_one_error(at: Callable[[str], str]) -> 
         deferred(takes)(siz=1)  # three
         return deferred(work)(Config(path=str(ref)), object())  # type: ignore[arg-type]  # four and five
 
-    with pytest.raises(ConfigTypeError, match="^5 mistakes in the pipeline") as error:
+    with pytest.raises(ConfigTypeError, match=r"^5 mistakes in the pipeline") as error:
         trace(lambda: second(first()))
     text = str(error.value)
     assert [number for number in range(1, 7) if f"\n{number}. " in text] == [1, 2, 3, 4, 5]
     for mark in ("one", "two", "three", "four and five"):
         assert at(mark) in text
-    for part in ("work(size)", "takes(): got an unexpected", "work(config.path) holds the text of a ref", "step: first", "step: second"):
+    for part in (
+        "work(size)",
+        "takes(): got an unexpected",
+        "work(config.path) holds the text of a ref",
+        "step: first",
+        "step: second",
+    ):
         assert part in " ".join(text.split()), part
 
 
@@ -285,3 +329,36 @@ def test_generics_and_type_variables_are_lenient() -> None:
 
     with pytest.raises(ConfigTypeError, match=r"generic\(container\).*which is Stats, and is annotated"):
         trace(body)
+
+
+SEEN: list[Any] = []
+
+
+def look(text: str, place: Path, either: str | Path, anything: Any = None, places: tuple[Path, ...] = ()) -> None:
+    SEEN.extend([text, place, either, anything, *places])
+
+
+@step(name="looks")
+def looks(ref: StepRef) -> StepRef:
+    return deferred(look)(ref, ref / "x", ref, ref, (output(), ref))  # a Path
+
+
+def test_a_function_gets_text_and_a_path_only_where_nothing_else_is_accepted() -> None:
+    SEEN.clear()
+    spec = lower(looks(StepRef.hardcoded("/data")), prefix="/prefix")[0]
+    assert spec.fn is not None
+    spec.fn(spec.output_path)
+    assert ["/data", Path("/data/x"), "/data", "/data", Path(spec.output_path), Path("/data")] == SEEN
+
+
+@pytest.mark.parametrize(("path", "prefix"), [("gs://bucket/x", "/prefix"), ("relative/x", "memory://prefix")])
+def test_a_path_object_on_an_object_store_is_an_error_at_lowering(
+    path: str, prefix: str, at: Callable[[str], str]
+) -> None:
+    ref = looks(StepRef.hardcoded(path))
+    with pytest.raises(
+        ConfigTypeError, match=r"look\(place\) is annotated to take a pathlib.Path, and would get .*://"
+    ) as error:
+        lower(ref, prefix=prefix)
+    assert at("a Path") in str(error.value)
+    assert "hint: annotate it as str" in str(error.value)

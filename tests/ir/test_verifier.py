@@ -47,8 +47,8 @@ LEAKS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("str.format of repr", lambda ref: "{!r}".format(ref), "config"),  # noqa: UP032
     ("join", lambda ref: "/".join(["gs://b", str(ref)]), "config"),
     ("list in text", lambda ref: f"{[ref]}", "config"),
-    ("basename", lambda ref: os.path.basename(str(ref)), "config"),  # noqa: PTH119
-    ("dirname", lambda ref: os.path.dirname(str(ref)), "config"),  # noqa: PTH120
+    ("basename", lambda ref: os.path.basename(str(ref)), "config"),
+    ("dirname", lambda ref: os.path.dirname(str(ref)), "config"),
     ("Path", lambda ref: Path(str(ref)), "config"),
     ("PurePosixPath", lambda ref: PurePosixPath("a") / str(ref), "config"),
     ("bytes", lambda ref: str(ref).encode(), "config"),
@@ -88,7 +88,18 @@ def test_the_text_of_a_ref_in_a_config_is_found_with_its_path(
 
 @pytest.mark.parametrize(
     "value",
-    ["a > b", "<html><b>x</b></html>", "x/y>z", "-> int", "data/fineweb", "StepReference", "<StepRefs", ">=3", b">\xff<", "fineweb>=1"],
+    [
+        "a > b",
+        "<html><b>x</b></html>",
+        "x/y>z",
+        "-> int",
+        "data/fineweb",
+        "StepReference",
+        "<StepRefs",
+        ">=3",
+        b">\xff<",
+        "fineweb>=1",
+    ],
 )
 def test_text_that_merely_looks_odd_is_no_leak(value: Any) -> None:
     @step
@@ -123,7 +134,7 @@ def test_a_good_graph_is_verified() -> None:
 
 
 def test_a_consumer_before_its_producer_is_an_error() -> None:
-    first, second = two_nodes()
+    _first, second = two_nodes()
     with pytest.raises(GraphError, match="data/b needs data/a, which does not come before it in the graph") as error:
         verify(Graph((second,), (), None, (second,)))
     assert "test_verifier.py:" in str(error.value)

@@ -275,3 +275,46 @@ def test_two_lowerings_are_equal() -> None:
 def test_every_spec_knows_its_line() -> None:
     spec = lower(raw(1))[0]
     assert re.fullmatch(r".*test_lower\.py:\d+", spec.location)
+
+
+def test_groups_of_several_traces_whose_steps_are_equal_lower() -> None:
+    @step(name="group")
+    def group(after: StepRef) -> None:
+        raw(1)
+
+    @step(name="all")
+    def entry() -> StepRef:
+        group(raw(2))
+        return write(output())
+
+    specs = lower([entry(), entry(), group(raw(2))])
+    assert names(specs) == ["raw/2", "raw/1", "all"]
+    assert [names(spec.deps) for spec in specs] == [[], ["raw/2"], ["raw/1"]]
+
+
+def test_merged_steps_come_after_the_groups_that_they_wait_for() -> None:
+    @step(name="group")
+    def group() -> None:
+        raw(1)
+
+    @step(name="later")
+    def later(after: Any = None) -> StepRef:
+        return write(output())
+
+    first, second = later(), later(group())
+    specs = lower([first, second])
+    assert names(specs) == ["raw/1", "later"]
+    assert names(specs[1].deps) == ["raw/1"]
+
+
+def test_a_long_chain_of_groups_lowers() -> None:
+    @step(name="group/{number}")
+    def group(number: int, after: Any = None) -> None:
+        raw(number)
+
+    def pipeline() -> None:
+        before = None
+        for number in range(2000):
+            before = group(number, before)
+
+    assert len(lower(trace(pipeline))) == 2000

@@ -1,8 +1,8 @@
 """Random pipelines: their description as plain data, the steps that it becomes, and the world in which they run.
 
-A :class:`Program` is data that hypothesis draws and shrinks; :meth:`Program.pipeline` is the function that calls its steps.
-What the steps do is to write a digest of all that they can read, so that whatever ran too early, twice, or with other
-arguments leaves another world behind.
+A :class:`Program` is data that hypothesis draws and shrinks; :meth:`Program.pipeline` is the function that calls its
+steps. What the steps do is to write a digest of all that they can read, so that whatever ran too early, twice, or with
+other arguments leaves another world behind.
 """
 
 import hashlib
@@ -66,7 +66,7 @@ def world_of(path: str) -> World:
     return _worlds["/".join(path.split("/")[:3])]
 
 
-def work(number: int, name: str, out: str, inputs: Any = None, watch: Any = None, previous: Any = None) -> Any:
+def work(number: int, name: str, out: str, *, inputs: Any = None, watch: Any = None, previous: Any = None) -> Any:
     """The one library function: writes and returns a digest of what it was given and of what it can read."""
     world = world_of(out)
     with world.lock:
@@ -171,9 +171,7 @@ def made(name: str, statement: Statement, given: list[Entry]) -> Any:
     readable = [(use, entry) for use, entry in uses if entry.returns is not None and use.how != "after"]
     watch = [entry.ref.nonblocking() / "w" for use, entry in readable if use.how == "nonblocking"]
     values = [
-        _used(use, entry, f"{name}-{index}")
-        for index, (use, entry) in enumerate(readable)
-        if use.how != "nonblocking"
+        _used(use, entry, f"{name}-{index}") for index, (use, entry) in enumerate(readable) if use.how != "nonblocking"
     ]
     results = [called(0, name, output(), inputs=_contained(values, statement.container), watch=watch)]
     for number in range(1, statement.calls):
@@ -288,7 +286,9 @@ def _statements_around(inner: st.SearchStrategy[Statement]) -> st.SearchStrategy
 LEAF = _statements(group=False, inside=st.just([]))
 PROGRAMS = st.builds(
     Program,
-    st.lists(st.one_of(LEAF, _statements_around(LEAF), _statements_around(_statements_around(LEAF))), min_size=1, max_size=5).map(tuple),
+    st.lists(
+        st.one_of(LEAF, _statements_around(LEAF), _statements_around(_statements_around(LEAF))), min_size=1, max_size=5
+    ).map(tuple),
     st.frozensets(st.integers(0, 4), max_size=2),
     st.booleans(),
 )

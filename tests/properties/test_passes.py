@@ -18,7 +18,7 @@ from marin_trace.ir.passes.select import select
 from marin_trace.ir.verifier import verify
 from tests.properties.pipelines import PROGRAMS, Program, meaning
 
-LAW = settings(deadline=None, derandomize=True, max_examples=120)
+LAW = settings(deadline=None, derandomize=True, max_examples=80)
 
 
 def merged_and_inlined(graph: Graph) -> Graph:
@@ -104,9 +104,7 @@ def expected_actions(flat: Graph, finished: set[Node], forced: set[Node]) -> dic
     for node in reversed(flat.nodes):  # consumers before producers
         if node in wanted and node not in done:
             wanted |= {edge.producer for edge in node.edges if edge.kind is not EdgeKind.WEAK_ORDERING}
-    return {
-        node: Action.HIT if node in done else Action.RUN if node in wanted else Action.SKIP for node in flat.nodes
-    }
+    return {node: Action.HIT if node in done else Action.RUN if node in wanted else Action.SKIP for node in flat.nodes}
 
 
 @LAW

@@ -226,6 +226,8 @@ def test_deferred_works_as_a_decorator_with_and_without_options() -> None:
     ("make", "error", "match"),
     [
         (lambda: deferred(run), TraceError, "note is deferred already"),
+        (lambda: deferred(trace_class), TraceError, "trace_class is a step: its call is traced, not recorded"),
+        (lambda: deferred(trace_class()), ConfigTypeError, r"deferred\(\) takes a function or class, not StepOutput"),
         (lambda: deferred(3), ConfigTypeError, r"deferred\(\) takes a function or class, not int"),
         (lambda: deferred(note, identity=" "), ConfigError, "identity= is empty"),
     ],
@@ -314,14 +316,16 @@ def test_what_the_body_returns_is_the_artifact(returned: Callable[[Any, Any], An
     assert ran(body) == expected
 
 
-@pytest.mark.parametrize("returned", [object, lambda: (x for x in ()), lambda: (lambda: 1), lambda: note])
+@pytest.mark.parametrize("returned", [object, lambda: (x for x in ()), lambda: lambda: 1, lambda: note])
 def test_what_cannot_be_part_of_an_artifact_is_refused(returned: Callable[[], Any], at: Callable[[str], str]) -> None:
     @step
     def body() -> Any:
         run(1)
         return returned()
 
-    with pytest.raises(ConfigTypeError, match="the body of body returned .*, which cannot be part of an artifact") as error:
+    with pytest.raises(
+        ConfigTypeError, match=r"the body of body returned .*, which cannot be part of an artifact"
+    ) as error:
         body()  # odd return
     assert at("odd return") in str(error.value)
 
@@ -366,7 +370,9 @@ def test_a_placeholder_escaping_to_another_body_is_an_error(at: Callable[[str], 
         maker()
         taker()
 
-    with pytest.raises(LeakedRefError, match=r"<DeferredResult of note\(\)> was used in the body of taker: it belongs to maker") as error:
+    with pytest.raises(
+        LeakedRefError, match=r"<DeferredResult of note\(\)> was used in the body of taker: it belongs to maker"
+    ) as error:
         trace(both)
     assert at("escaped") in str(error.value)
     assert at("made here") in str(error.value)
@@ -383,7 +389,9 @@ def test_a_placeholder_passed_to_another_step_is_an_error(wrap: Callable[[Any], 
     def outer() -> None:
         inner(wrap(run(1)))  # passed on
 
-    with pytest.raises(LeakedRefError, match="was passed to the step inner: a deferred result never leaves its body") as error:
+    with pytest.raises(
+        LeakedRefError, match="was passed to the step inner: a deferred result never leaves its body"
+    ) as error:
         trace(outer)
     assert at("passed on") in str(error.value)
     assert "argument: value" in " ".join(str(error.value).split())
@@ -471,7 +479,9 @@ def test_a_body_with_calls_that_returns_another_steps_ref_is_an_error(at: Callab
         return [ref.artifact.factor] if part else ref
 
     for part in (True, False):
-        with pytest.raises(LeakedRefError, match="the body of body records calls of its own and returns <Step") as error:
+        with pytest.raises(
+            LeakedRefError, match="the body of body records calls of its own and returns <Step"
+        ) as error:
             body(part)  # foreign
         assert at("foreign") in str(error.value)
         assert "so that this one is a group" in str(error.value)
@@ -498,10 +508,22 @@ def test_a_pydantic_error_about_a_ref_says_so(cls: Any, make: Callable[[], Any],
     def body() -> StepRef:
         return deferred(read)(cls(path=make()))  # validated
 
-    with pytest.raises(ConfigTypeError, match=rf"{cls.__name__}\.path was given <.*>, which pydantic cannot check") as error:
+    with pytest.raises(
+        ConfigTypeError, match=rf"{cls.__name__}\.path was given <.*>, which pydantic cannot check"
+    ) as error:
         trace(body)
     assert at("validated") in str(error.value)
     assert f"{cls.__name__} = deferred(_{cls.__name__})" in str(error.value)
+
+
+def test_a_pydantic_error_in_a_plain_function_under_trace_says_so_too(at: Callable[[str], str]) -> None:
+    class Lists(pydantic.BaseModel):
+        paths: list[str]
+
+    with pytest.raises(ConfigTypeError, match=r"Lists\.paths\.0 was given <StepRef trace_class>") as error:
+        trace(lambda: Lists(paths=[trace_class()]))  # plain
+    assert at("plain") in str(error.value)
+    assert "Lists(paths=…)" in str(error.value).split("hint: ")[1]
 
 
 def test_a_pydantic_error_about_something_else_is_left_alone() -> None:
@@ -578,7 +600,9 @@ def test_a_placeholder_remembers_its_call() -> None:
 
     body()
     assert source_of(kept[0]).label == "note"
-    assert str(source_of(kept[0]).location).endswith(f":{inspect.getsourcelines(test_a_placeholder_remembers_its_call)[1] + 5}")
+    assert str(source_of(kept[0]).location).endswith(
+        f":{inspect.getsourcelines(test_a_placeholder_remembers_its_call)[1] + 5}"
+    )
 
 
 def test_an_exception_in_a_body_is_the_users_own_and_leaves_no_trace_open() -> None:

@@ -177,7 +177,9 @@ def test_a_nonblocking_argument_is_nonblocking() -> None:
 
 
 def test_the_kind_of_a_data_edge_is_part_of_the_fingerprint() -> None:
-    specs = [lower(trace(lambda w=wrap: make("b", w(make("a")))))[-1] for wrap in (lambda r: r, lambda r: r.nonblocking())]
+    specs = [
+        lower(trace(lambda w=wrap: make("b", w(make("a")))))[-1] for wrap in (lambda r: r, lambda r: r.nonblocking())
+    ]
     assert specs[0].fingerprint != specs[1].fingerprint
 
 

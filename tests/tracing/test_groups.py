@@ -145,7 +145,7 @@ def test_a_group_that_returns_no_ref_is_an_error(value: Any, at: Callable[[str],
         make("a")
         return value
 
-    with pytest.raises(GroupError, match="the group group returned .* without a ref in it") as error:
+    with pytest.raises(GroupError, match=r"the group group returned .* without a ref in it") as error:
         group()  # no ref
     assert at("no ref") in str(error.value)
     assert "deferred()" in str(error.value).split("hint: ")[1]
@@ -213,7 +213,9 @@ def test_a_body_that_recorded_nothing_draws_a_warning_at_the_call(at: Callable[[
     def empty() -> None:
         work("at trace time")
 
-    with pytest.warns(MarinTraceWarning, match="empty recorded nothing: whatever its body did was done at trace time") as caught:
+    with pytest.warns(
+        MarinTraceWarning, match="empty recorded nothing: whatever its body did was done at trace time"
+    ) as caught:
         empty()  # empty
     assert at("empty") in str(caught[0].message)
     assert at("empty") == f"{caught[0].filename.rsplit('/', 1)[-1]}:{caught[0].lineno}"

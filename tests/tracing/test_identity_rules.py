@@ -59,7 +59,9 @@ def test_an_unversioned_rule_means_what_unversioned_at_the_call_means() -> None:
     assert by_rule == fingerprint(dataclasses.replace(Config(), workers=unversioned(9)))
 
 
-@pytest.mark.parametrize("path", ["config.shards[*].host", "config.shards[0].host", 'config.options["k"]', "config.options['k']"])
+@pytest.mark.parametrize(
+    "path", ["config.shards[*].host", "config.shards[0].host", 'config.options["k"]', "config.options['k']"]
+)
 def test_a_path_may_lead_through_sequences_and_mappings(path: str) -> None:
     def of(value: str) -> str:
         return fingerprint(Config(shards=(Shard(value, "p"),), options={"k": "x"}), unversioned=(path,))
@@ -131,7 +133,9 @@ def test_a_rule_about_a_field_that_does_not_exist_is_an_error(options: Any, at: 
     def body() -> StepRef:
         return deferred(work, **options)(Config())  # ruled
 
-    with pytest.raises(ConfigError, match="work has nothing at the config path 'config.wokers': there is no 'wokers'") as error:
+    with pytest.raises(
+        ConfigError, match=r"work has nothing at the config path 'config.wokers': there is no 'wokers'"
+    ) as error:
         body()
     assert at("ruled") in str(error.value)
     assert "hint: did you mean 'workers'?" in str(error.value)
@@ -174,7 +178,9 @@ def test_a_pinned_fingerprint_that_changed_is_an_error_with_the_recipe(at: Calla
     pinned = body.with_options(expect_fingerprint=fingerprint(1)[:8])
     assert len(lower(pinned(1))) == 1
     ref = pinned(2)  # pinned
-    with pytest.raises(FingerprintChangedError, match="made has the fingerprint [0-9a-f]{8}, and pins [0-9a-f]{8}") as error:
+    with pytest.raises(
+        FingerprintChangedError, match=r"made has the fingerprint [0-9a-f]{8}, and pins [0-9a-f]{8}"
+    ) as error:
         lower(ref)
     assert at("pinned") in str(error.value)
     assert "config:" in str(error.value)

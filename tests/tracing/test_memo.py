@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from marin_trace import ResourceConfig, StepRef, deferred, output, step, trace, unversioned
-from marin_trace.errors import LeakedRefError
+from marin_trace.errors import ConfigTypeError, LeakedRefError
 
 
 def work(*args: Any) -> Any: ...
@@ -225,6 +225,27 @@ def test_call_that_raised_leaves_nothing() -> None:
     graph = trace(pipeline)
     assert len(RUNS) == 2
     assert [len(node.calls) for node in graph.nodes] == [2]
+
+
+def test_mistakes_in_a_call_that_raised_are_forgotten_and_found_again() -> None:
+    @step
+    def inner() -> StepRef:
+        RUNS.append("inner")
+        return deferred(callback)("too many", "arguments")
+
+    @step
+    def failing() -> None:
+        inner()
+        raise ValueError("mine")
+
+    def caught() -> None:
+        with pytest.raises(ValueError, match="mine"):
+            failing()
+
+    assert trace(caught).nodes == ()
+    with pytest.raises(ConfigTypeError, match=r"callback\(\): too many positional arguments"):
+        trace(lambda: [caught(), inner()])
+    assert RUNS == ["inner"] * 3
 
 
 def test_a_call_that_raised_is_no_cycle_when_called_again() -> None:

@@ -60,6 +60,14 @@ def test_trace_takes_a_step_or_a_plain_function() -> None:
     assert trace(make, "a").outputs.name == "make"
 
 
+def test_a_traced_function_may_have_a_parameter_of_any_name() -> None:
+    @step(name="{fn}")
+    def make(fn: str, self: int = 1) -> StepRef:
+        return run(output(), self)
+
+    assert str(trace(make, fn="a", self=2)) == "a : a = work(self, 2)"
+
+
 def test_nodes_come_in_post_order_of_tracing() -> None:
     @step(name="{name}")
     def make(name: str, *inputs: StepRef) -> StepRef:
@@ -305,7 +313,10 @@ def test_a_step_that_calls_itself_with_the_same_arguments_is_a_cycle(at: Callabl
         loop("a")  # outer
     text = str(error.value)
     assert at("back") in text.split("\n")[1]
-    assert [line.split()[0] for line in text.split("while tracing:\n")[1].split("\n\n")[0].split("\n")] == ["loop/a", "middle/a"]
+    assert [line.split()[0] for line in text.split("while tracing:\n")[1].split("\n\n", maxsplit=1)[0].split("\n")] == [
+        "loop/a",
+        "middle/a",
+    ]
     assert at("outer") in text
     assert at("inner") in text
 
@@ -323,7 +334,9 @@ def test_nesting_that_reaches_the_recursion_limit_says_how_to_pass_refs() -> Non
     def down(n: int) -> StepRef:
         return run(output(), down(n - 1))
 
-    with pytest.raises(TraceError, match="steps call each other .* deep, which reaches Python's recursion limit") as error:
+    with pytest.raises(
+        TraceError, match=r"steps call each other .* deep, which reaches Python's recursion limit"
+    ) as error:
         down(sys.getrecursionlimit())
     assert "data = stage(data)" in str(error.value).split("hint: ")[1]
     assert "test_step.py:" in str(error.value)

@@ -49,7 +49,7 @@ def test_a_name_is_formatted_over_all_bound_arguments(template: str, name: str) 
 
 
 def test_defaults_and_attributes_are_formatted() -> None:
-    def body(cfg: Config = Config(), scale: int = 2) -> StepRef:  # noqa: B008
+    def body(cfg: Config = Config(), scale: int = 2) -> StepRef:
         return run(output())
 
     assert name_of("train/{cfg.lr:.0e}-{scale}-{cfg.tags[1]}", body) == "train/3e-04-2-b"
@@ -68,7 +68,9 @@ def test_a_ref_in_a_template_is_an_error_that_hints_its_name(at: Callable[[str],
         return run(output(), data)
 
     for argument in (StepRef.hardcoded("gs://b/raw"), step(lambda: run(output())).with_options(name="raw")()):
-        with pytest.raises(StepNameError, match="cannot fill in the name .*: data is <StepRef .*raw>, which has no text") as error:
+        with pytest.raises(
+            StepNameError, match=r"cannot fill in the name .*: data is <StepRef .*raw>, which has no text"
+        ) as error:
             tokenize(argument)  # formatted
         assert at("formatted") in str(error.value)
         assert "hint: write 'tokenize/{data.name}'" in str(error.value)
@@ -124,7 +126,12 @@ def test_a_template_that_cannot_be_filled_in_is_an_error(
 
 @pytest.mark.parametrize(
     ("template", "match"),
-    [("{}", "has a field without a name"), ("{0}", "has a field without a name"), ("{a", "is not a template"), ("}", "is not a template")],
+    [
+        ("{}", "has a field without a name"),
+        ("{0}", "has a field without a name"),
+        ("{a", "is not a template"),
+        ("}", "is not a template"),
+    ],
 )
 @pytest.mark.parametrize("option", ["name", "description", "override_output_path"])
 def test_a_template_that_cannot_be_read_is_refused_where_it_is_given(option: str, template: str, match: str) -> None:
@@ -134,7 +141,7 @@ def test_a_template_that_cannot_be_read_is_refused_where_it_is_given(option: str
 
 
 def test_doubled_braces_are_text() -> None:
-    with pytest.raises(StepNameError, match="'a/{x}' is not a step name: it holds '{'"):
+    with pytest.raises(StepNameError, match=r"'a/{x}' is not a step name: it holds '{'"):
         name_of("a/{{x}}", lambda: run(output()))
 
 

@@ -56,7 +56,9 @@ def test_threads_trace_independently() -> None:
 def test_a_deferred_call_in_a_thread_without_a_trace_is_an_error_while_one_is_open(at: Callable[[str], str]) -> None:
     @step
     def body() -> StepRef:
-        with pytest.raises(TraceError, match=r"work\(\) was called in a thread that traces nothing, while a trace is open") as error:
+        with pytest.raises(
+            TraceError, match=r"work\(\) was called in a thread that traces nothing, while a trace is open"
+        ) as error:
             result_in_thread(lambda: run(1))  # in a thread
         assert at("in a thread") in str(error.value)
         assert "contextvars.copy_context().run" in str(error.value).split("hint: ")[1]

@@ -22,7 +22,7 @@ def inline_groups(graph: Graph) -> Graph:
     """
     if not graph.groups:
         return graph
-    read = {edge.producer for node in graph.nodes for edge in node.edges if edge.kind in _READING}
+    read = {edge.producer for node in graph.nodes for edge in node.edges if edge.reads}
     steps_by_group = {group: steps_of(group) for group in graph.groups}
 
     def unread(group: Group) -> list[Node]:
@@ -42,17 +42,15 @@ def inline_groups(graph: Graph) -> Graph:
         brought = [Edge(EdgeKind.NONBLOCKING, step) for group in called if group not in known for step in unread(group)]
         brought = [edge for edge in brought if edge.producer not in known]
         inlined = [new for edge in edges for new in _inlined(edge, read, steps_by_group, node)]
+        before = [edge.producer for edge in extra.get(node, ())]
         edited[node] = dataclasses.replace(
             node,
             edges=tuple(dict.fromkeys((*inlined, *brought))),
-            called=tuple(dict.fromkeys(step for child in node.called for step in _steps(child))),
+            called=tuple(dict.fromkeys(step for child in (*before, *node.called) for step in _steps(child))),
         )
     roots = [step for root in graph.roots for step in (unread(root) if isinstance(root, Group) else [root])]
     nodes = topological_order(graph.nodes, lambda node: (edge.producer for edge in edited.get(node, node).edges))
     return rewritten(Graph(nodes, (), graph.outputs, tuple(dict.fromkeys(roots))), edited)
-
-
-_READING = frozenset({EdgeKind.DATA, EdgeKind.NONBLOCKING})
 
 
 def steps_of(group: Group) -> tuple[Node, ...]:

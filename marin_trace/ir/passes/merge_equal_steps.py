@@ -8,7 +8,7 @@ from typing import Any
 from marin_trace.errors import CycleError, MarinTraceWarning, OptionsConflictError, explain
 from marin_trace.ir.canonical import fingerprints, memo_bytes
 from marin_trace.ir.config_tree import substitute, unversioned_parts
-from marin_trace.ir.graph import EdgeKind, Graph, Group, Node, Options, topological_order
+from marin_trace.ir.graph import Edge, EdgeKind, Graph, Group, Node, Options, topological_order
 from marin_trace.ir.passes.inline_groups import steps_of
 from marin_trace.ir.passes.rewrite import rewritten
 from marin_trace.ir.refs import (
@@ -64,7 +64,7 @@ def merge_equal_steps(graph: Graph, fingerprint_by_node: dict[Node, str] | None 
     return rewritten(dataclasses.replace(graph, nodes=kept), merged_by_first, first_by_other)
 
 
-def _cycle(cycle: list[Node], first_by_other: Mapping[Node, Node]) -> CycleError:
+def _cycle(cycle: list[Node], first_by_other: Mapping[Any, Node]) -> CycleError:
     """What to say of a cycle: every line that called one of its steps."""
     lines: dict[Node, dict[str, None]] = {node: {str(node.location): None} for node in cycle}
     for other, first in first_by_other.items():
@@ -83,8 +83,9 @@ def _cycle(cycle: list[Node], first_by_other: Mapping[Node, Node]) -> CycleError
 def _merged(merged: Node, other: Node, first: Node, fingerprint_by_node: Mapping[Node, str]) -> Node:
     _warn_of_different_values(first, other, fingerprint_by_node)
     options = _merged_options(merged.options, other.options, first, other)
-    known = set(merged.edges)
-    orderings = [e for e in other.edges if e.kind is not EdgeKind.DATA and e not in known and e.path is None]
+    known = {(edge.kind, edge.producer) for edge in merged.edges}
+    united = [e for e in other.edges if e.kind is EdgeKind.ORDERING or (e.kind is EdgeKind.NONBLOCKING and not e.path)]
+    orderings = [Edge(e.kind, e.producer) for e in united if (e.kind, e.producer) not in known]
     called = tuple(dict.fromkeys((*merged.called, *other.called)))
     return dataclasses.replace(merged, options=options, edges=(*merged.edges, *orderings), called=called)
 
