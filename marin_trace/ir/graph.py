@@ -177,7 +177,7 @@ class Occurrence(Protocol):
         ...
 
     def redirected(self, old: "Node", new: "Node") -> "Occurrence":
-        """The occurrence of a ref derived by ``.with_output_path()``; it replaces this one, or the step in its group."""
+        """The occurrence of a ref derived by ``.with_output_path()``: replaces this one, or the step in its group."""
         ...
 
 

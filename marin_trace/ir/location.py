@@ -7,7 +7,7 @@ installed package's. Reads no files.
 import functools
 import os
 import sys
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NamedTuple
 
 _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -60,6 +60,20 @@ def user_location(skip: int = 0) -> Location:
             fallback = Location(file, frame.f_lineno)
         frame = frame.f_back
     return fallback or Location("<unknown>", 0)
+
+
+def without_own_frames(error: BaseException) -> TracebackType | None:
+    """The traceback of an exception without this package's frames: it leads from the user's call to the user's line."""
+    kept: list[TracebackType] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        if not is_own_file(traceback.tb_frame.f_code.co_filename):
+            kept.append(traceback)
+        traceback = traceback.tb_next
+    following: TracebackType | None = None
+    for entry in reversed(kept):
+        following = TracebackType(following, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return following
 
 
 def location_of(error: BaseException) -> Location | None:

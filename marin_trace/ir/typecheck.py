@@ -49,7 +49,16 @@ def _findings_of_leaf(node: Node, call: Call, found: Found, path: Path) -> Itera
             )
     elif isinstance(leaf, StepArtifact | DeferredResult):
         annotation = annotation_at(path)
-        given = projected_annotation(_source_annotation(node, leaf), projection_steps(leaf))
+        source = _source_annotation(node, leaf)
+        missing = missing_projection(source, projection_steps(leaf))
+        if missing is not None:
+            yield Finding(
+                f"{call.function.label}({path}) was given {leaf!r}: {missing}",
+                node.name,
+                call.location,
+            )
+            return
+        given = projected_annotation(source, projection_steps(leaf))
         if not is_assignable(given, annotation):
             yield Finding(
                 f"{call.function.label}({path}) was given {leaf!r}, which is {_text(given)}, "
@@ -226,6 +235,20 @@ def projected_annotation(annotation: Any, steps: tuple[ProjectionStep, ...]) -> 
         cls = options[0] if len(options) == 1 else None
         annotation = _annotations_of(cls).get(key, UNKNOWN) if isinstance(cls, type) and _has_fields(cls) else UNKNOWN
     return annotation
+
+
+def missing_projection(annotation: Any, steps: tuple[ProjectionStep, ...]) -> str | None:
+    """What is wrong with projection steps, where the annotation shows it: ``Stats has no 'linez' (did you mean …)``."""
+    for index, (kind, key) in enumerate(steps):
+        options = [option for option in _options_of(projected_annotation(annotation, steps[:index])) if option]
+        cls = options[0] if len(options) == 1 else None
+        if not isinstance(cls, type) or not _has_fields(cls) or typing.is_typeddict(cls):
+            continue
+        if kind == "[]" and not hasattr(cls, "__getitem__"):
+            return f"{cls.__name__} has no items; write .{key} for a field"
+        if kind == "." and key not in _annotations_of(cls) and not hasattr(cls, key) and _annotations_of(cls):
+            return f"{cls.__name__} has no {key!r}; it has {', '.join(_annotations_of(cls))}"
+    return None
 
 
 def is_assignable(given: Any, wanted: Any) -> bool:

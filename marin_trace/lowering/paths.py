@@ -1,7 +1,7 @@
 """Output paths: the one place that joins a prefix, a name and a hash."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from marin_trace.errors import OutputConflictError, explain
@@ -26,6 +26,10 @@ def normal_prefix(prefix: str) -> str:
     return prefix.rstrip("/") if "://" in prefix else os.path.abspath(os.path.expanduser(prefix))
 
 
+_SHOWN_PARTS = 4
+"""How many of the differing parts of two recipes a conflict shows."""
+
+
 class PlacedStep(Protocol):
     """A step that has an output path."""
 
@@ -39,6 +43,7 @@ class PlacedStep(Protocol):
     def output_path(self) -> str: ...
     @property
     def location(self) -> str | None: ...
+    def recipe_parts(self) -> Mapping[str, str]: ...
 
 
 def check_conflicts(steps: Iterable[PlacedStep], below: str) -> None:
@@ -70,10 +75,15 @@ def _conflict(summary: str, first: PlacedStep, second: PlacedStep) -> OutputConf
     return OutputConflictError(
         explain(
             summary,
-            facts={
-                "first": f"{first.name}  {first.location}  {first.fingerprint[:HASH_DIGITS]}  {first.output_path}",
-                "second": f"{second.name}  {second.location}  {second.fingerprint[:HASH_DIGITS]}  {second.output_path}",
-            },
+            facts={"first": _place(first, second), "second": _place(second, first)},
             hint="give one of them another name, or another override_output_path",
         )
     )
+
+
+def _place(step: PlacedStep, other: PlacedStep) -> str:
+    """A step with its call site, and what of its recipe the other does not share."""
+    mine, theirs = step.recipe_parts(), other.recipe_parts()
+    own = [f"{path}={text}" for path, text in mine.items() if path != "name" and theirs.get(path) != text]
+    more = ["…"] if len(own) > _SHOWN_PARTS else []
+    return "  ".join([f"{step.name}  {step.location}", *own[:_SHOWN_PARTS], *more])

@@ -14,6 +14,7 @@ from marin_trace.errors import (
     CycleError,
     GroupError,
     LeakedRefError,
+    MarinTraceError,
     MarinTraceWarning,
     TraceError,
     explain,
@@ -41,7 +42,7 @@ from marin_trace.ir.graph import (
     graph_of,
     graph_of_refs,
 )
-from marin_trace.ir.location import Location, location_of, user_location
+from marin_trace.ir.location import Location, location_of, user_location, without_own_frames
 from marin_trace.ir.names import RESERVED_FIRST_SEGMENT, checked_name, checked_output_name
 from marin_trace.ir.refs import (
     DeferredResult,
@@ -140,9 +141,12 @@ class StepFunction(Generic[P, R]):
         frame = current_frame()
         if frame is not None:
             return self._call(frame, args, kwargs, location)
-        with opened_trace(self.__name__, location) as root:
-            result = self._call(root, args, kwargs, location)
-            check_trace(root.trace)
+        try:
+            with opened_trace(self.__name__, location) as root:
+                result = self._call(root, args, kwargs, location)
+                check_trace(root.trace)
+        except MarinTraceError as error:
+            raise error.with_traceback(without_own_frames(error)) from error.__cause__
         return result
 
     def with_options(self, **changes: Any) -> "StepFunction[P, R]":
@@ -659,13 +663,16 @@ def trace(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Graph:
         MarinTraceError: A rule of tracing is broken. Type and binding errors of the whole graph come as one.
     """
     location = user_location()
-    with opened_trace(getattr(fn, "__name__", "trace"), location) as root:
-        try:
-            outputs = fn(*args, **kwargs)
-        except BaseException as error:
-            _explain_validation_error(error, root)
-            raise
-        check_trace(root.trace)
+    try:
+        with opened_trace(getattr(fn, "__name__", "trace"), location) as root:
+            try:
+                outputs = fn(*args, **kwargs)
+            except BaseException as error:
+                _explain_validation_error(error, root)
+                raise
+            check_trace(root.trace)
+    except MarinTraceError as error:
+        raise error.with_traceback(without_own_frames(error)) from error.__cause__
     returned = graph_of_refs(outputs)
     graph = graph_of((*root.members(), *returned.roots), outputs)
     # A plain function is like a group: of what it called, a run is asked for what nothing reads.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from marin_trace import Graph
 from marin_trace.ir.canonical import fingerprints
 from marin_trace.ir.graph import EdgeKind, Node
-from marin_trace.ir.passes.inline_groups import inline_groups
+from marin_trace.ir.passes.inline_groups import inline_groups, steps_of
 from marin_trace.ir.passes.merge_equal_steps import merge_equal_steps
 from marin_trace.ir.passes.prune_completed import Action, prune_completed
 from marin_trace.ir.passes.select import select
@@ -81,8 +81,12 @@ def test_a_selection_means_what_it_means_in_the_whole(program: Program, data: st
     named = data.draw(st.sampled_from([step.name for step in (*graph.nodes, *graph.groups)]))
     part = select(graph, [f"^{named}$".replace(".", r"\.")])
     verify(part)
-    assert set(part.nodes) <= set(graph.nodes)
-    assert any(step.name == named for step in (*part.nodes, *part.groups))
+    assert {node.scope for node in part.nodes} <= {node.scope for node in graph.nodes}
+    assert part.groups == ()
+    wanted = {step for group in graph.groups if group.name == named for step in steps_of(group)}
+    assert {node.scope for node in wanted or graph.nodes if wanted or node.name == named} <= {
+        n.scope for n in part.nodes
+    }
     whole, selected = meaning(graph), meaning(part)
     for kind in ("artifacts", "files"):
         assert selected[kind].items() <= whole[kind].items()

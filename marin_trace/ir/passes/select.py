@@ -9,7 +9,7 @@ from typing import Any, Protocol, final
 
 from marin_trace.errors import FlagError, explain
 from marin_trace.ir.graph import Graph, Group, Node, graph_of
-from marin_trace.ir.passes.inline_groups import steps_of
+from marin_trace.ir.passes.inline_groups import inline_groups, steps_of
 
 
 class NamedStep(Protocol):
@@ -44,10 +44,22 @@ def select(graph: Graph, patterns: Sequence[str], *, flag: str = "--run_only") -
 
 
 def selected(graph: Graph, roots: Sequence[Node | Group]) -> Graph:
-    """The part of a graph that some of its steps and groups need; they are its roots."""
-    part = graph_of(roots)
+    """The part of a graph that some of its steps and groups need, without groups.
+
+    Groups are inlined first, so that a step keeps what its group runs after. For a group among ``roots``, those of its
+    steps become roots that no other step of it reads.
+    """
+    steps = [step for root in roots for step in (_ends_of(root) if isinstance(root, Group) else (root,))]
+    flat = inline_groups(dataclasses.replace(graph, roots=tuple(dict.fromkeys(steps))))
+    part = graph_of(flat.roots, flat.outputs)
     kept = set(part.nodes)
-    return dataclasses.replace(part, nodes=tuple(node for node in graph.nodes if node in kept), outputs=graph.outputs)
+    return dataclasses.replace(part, nodes=tuple(node for node in flat.nodes if node in kept))
+
+
+def _ends_of(group: Group) -> list[Node]:
+    steps = steps_of(group)
+    read = {edge.producer for step in steps for edge in step.edges if edge.reads}
+    return [step for step in steps if step not in read]
 
 
 def matching(graph: Graph, patterns: Sequence[str], *, flag: str, others: Sequence[NamedStep] = ()) -> Matches:
