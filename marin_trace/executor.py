@@ -27,14 +27,14 @@ from marin_trace.lowering.body import ResolvedRef
 from marin_trace.lowering.lower import Lowered, lower_graph
 from marin_trace.lowering.paths import check_conflicts, path_below
 from marin_trace.lowering.step_spec import StepSpec
-from marin_trace.planning.plan import dependents_of, planned
+from marin_trace.planning.plan import planned, readers_of
 from marin_trace.planning.render import render_plan
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.records import field_differences, read_step_info
 from marin_trace.runtime.report import RunReport
 from marin_trace.runtime.run_plan import RunnableStep, collect_steps, plan_run
-from marin_trace.runtime.status import StepStatus, read_statuses
+from marin_trace.runtime.status import read_statuses
 from marin_trace.runtime.step_runner import StepRunner
 from marin_trace.storage.files import join
 from marin_trace.workers.client import JobClient, current_client
@@ -147,10 +147,12 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport
         if request.specs:
             check_conflicts(every_step.values(), prefix)
         statuses = read_statuses(every_step)
-        options = _run_options(flags, description, prefix, _forced(flags, chosen, every_step, statuses))
+        forced = _forced(flags, chosen, every_step)
+        epochs = {path: statuses[path].epoch for path in forced}
+        options = _run_options(flags, description, prefix, epochs)
         if flags.dry_run:
             run_plan = plan_run(roots, options, statuses=statuses)
-            print(render_plan(planned(run_plan, options, chosen.traced, chosen.spec_by_node)))
+            print(render_plan(planned(run_plan, options, chosen.traced, chosen.spec_by_node, forced_through=forced)))
         runner = StepRunner(options=options, statuses=statuses, resolve=_Resolver(lowered, prefix))
         return runner.run(
             roots, dry_run=flags.dry_run, force_run_failed=flags.force_run_failed, max_concurrent=flags.max_concurrent
@@ -244,19 +246,18 @@ def _as_specs(steps: Iterable[NamedStep]) -> list[StepSpec]:
     return [step for step in steps if isinstance(step, StepSpec)]
 
 
-def _forced(
-    flags: ExecutorFlags, lowered: Lowered, steps: Mapping[str, RunnableStep], statuses: Mapping[str, StepStatus]
-) -> dict[str, int]:
-    """The output paths to build again, with the epoch that was seen."""
-    forced: dict[str, None] = {}
+def _forced(flags: ExecutorFlags, lowered: Lowered, steps: Mapping[str, RunnableStep]) -> dict[str, str | None]:
+    """The output paths to build again; with the forced step that they read, where that is why."""
+    forced: dict[str, str | None] = {}
     for flag, patterns in (("--force", flags.force), ("--force_from", flags.force_from)):
         if not patterns:
             continue
         found = matching_steps(lowered.traced, patterns, flag=flag, others=list(steps.values()))
         paths = {lowered.spec_by_node[node].output_path for node in found.nodes}
         paths |= {step.output_path for step in _as_specs(found.others)}
-        forced |= dict.fromkeys(dependents_of(steps, paths) if flag == "--force_from" else paths)
-    return {path: statuses[path].epoch for path in steps if path in forced}
+        reached = readers_of(steps, paths) if flag == "--force_from" else dict.fromkeys(paths)
+        forced |= {path: through for path, through in reached.items() if path not in forced}
+    return {path: forced[path] for path in steps if path in forced}
 
 
 def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, forced: dict[str, int]) -> RunOptions:

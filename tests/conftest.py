@@ -1,5 +1,7 @@
 """What every test gets: a prefix of its own, so that nothing is written into the checkout."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -14,3 +16,9 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     path = str(tmp_path_factory.mktemp("prefix"))
     monkeypatch.setenv("MARIN_PREFIX", path)
     return path
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C reach the processes under test: a job in the background of a shell is started with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -33,7 +33,7 @@ from typing import Any, cast
 from marin_trace.errors import UnstableValueError
 from marin_trace.ir.config_tree import BoundFunction, Mapping, Opaque, Record, Sequence, Tree, Unversioned
 from marin_trace.ir.functions import function_identity
-from marin_trace.ir.graph import Call, Group, Node
+from marin_trace.ir.graph import Group, Node
 from marin_trace.ir.records import Absent, class_of
 from marin_trace.ir.refs import (
     DeferredResult,
@@ -231,18 +231,16 @@ def _encode_for_memo(leaf: Any) -> bytes:
 
 def steps_bytes(steps: tuple[ProjectionStep, ...]) -> bytes:
     """The encoding of a projection."""
+    if not steps:
+        return b";"
     return b"".join(_str(kind) + _text(b"k", f"{type(key).__name__} {key!r}") for kind, key in steps) + b";"
 
 
-def recipe_bytes(node: Node, fingerprint_of: Callable[[Node], str]) -> bytes:
-    """The recipe of a step: what its fingerprint is the sha256 of.
-
-    In order: scheme, rendered name, ``version``, each call (function, arguments by name), and what of it the step
-    returns.
+def _recipe_encoder(fingerprint_of: Callable[[Node], str]) -> EncodeTraced:
+    """How recipes encode refs and projections.
 
     Args:
-        node: The step.
-        fingerprint_of: The fingerprint of a step whose output or artifact it reads.
+        fingerprint_of: The fingerprint of a step whose output or artifact is read.
     """
 
     def encode_traced(leaf: Any) -> bytes:
@@ -252,26 +250,33 @@ def recipe_bytes(node: Node, fingerprint_of: Callable[[Node], str]) -> bytes:
             return tag + _str(fingerprint_of(leaf.step_node())) + _str(leaf.subpath)
         if kind is OwnOutput:
             return b"o" + _str(leaf.subpath)
+        if kind is DeferredResult:
+            return b"d%d;" % source_of(leaf).index + steps_bytes(projection_steps(leaf))
         match leaf:
             case HardcodedPath():
                 return b"h" + _str(leaf.path)
-            case DeferredResult():
-                return b"d%d;" % source_of(leaf).index + steps_bytes(projection_steps(leaf))
             case StepArtifact():
                 producer = source_of(leaf).step_node()
                 return b"a" + _str(fingerprint_of(producer)) + steps_bytes(projection_steps(leaf))
             case _:
                 raise AssertionError(f"not a traced leaf: {type(leaf)}")
 
+    return encode_traced
+
+
+def recipe_bytes(node: Node, encode_traced: EncodeTraced) -> bytes:
+    """The recipe of a step: what its fingerprint is the sha256 of.
+
+    In order: scheme, rendered name, ``version``, each call (function, arguments by name), and what of it the step
+    returns.
+    """
     parts = [SCHEME, _str(node.name), _ENCODE_PLAIN[type(node.options.version)](node.options.version)]
-    parts += [call_bytes(call, encode_traced) for call in node.calls]
-    parts.append(_encode(node.returned, encode_traced, memo=False))
+    for call in node.calls:
+        parts += b"C", _str(call.function.identity), _record(call.arguments, encode_traced, memo=False)
+    returned = node.returned
+    is_result = type(returned) is DeferredResult
+    parts.append(encode_traced(returned) if is_result else _encode(returned, encode_traced, memo=False))
     return b"".join(parts)
-
-
-def call_bytes(call: Call, encode_traced: EncodeTraced) -> bytes:
-    """The encoding of one call: its function's identity and its arguments by name."""
-    return b"C" + _str(call.function.identity) + _record(call.arguments, encode_traced, memo=False)
 
 
 def fingerprints(nodes: "tuple[Node, ...] | list[Node]") -> dict[Node, str]:
@@ -279,8 +284,9 @@ def fingerprints(nodes: "tuple[Node, ...] | list[Node]") -> dict[Node, str]:
     from hashlib import sha256
 
     fingerprint_by_node: dict[Node, str] = {}
+    encode_traced = _recipe_encoder(fingerprint_by_node.__getitem__)
     for node in nodes:
-        fingerprint_by_node[node] = sha256(recipe_bytes(node, fingerprint_by_node.__getitem__)).hexdigest()
+        fingerprint_by_node[node] = sha256(recipe_bytes(node, encode_traced)).hexdigest()
     return fingerprint_by_node
 
 

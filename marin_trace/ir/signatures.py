@@ -5,7 +5,7 @@ and everything unusual, errors included, is left to ``inspect``.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
 from marin_trace.ir.records import Plan
@@ -68,6 +68,16 @@ class CallPlan(Plan):
             else:
                 return None
         return bound if taken == len(given) else None
+
+    def hint(self, names: Iterable[str]) -> str | None:
+        """What may have been meant by arguments that the function does not have."""
+        import difflib
+
+        for name in names:
+            near = difflib.get_close_matches(name, self.names, n=1) if name not in self.names else []
+            if near:
+                return f"did you mean {near[0]}=?"
+        return None
 
     def call(self, function: Callable[..., Any], values: tuple[Any, ...] | list[Any]) -> Any:
         """Calls ``function`` with one value per parameter. **Phase**: run time."""

@@ -29,15 +29,21 @@ def type_findings(nodes: Iterable[Node]) -> Iterator[Finding]:
     for node in nodes:
         for call in node.calls:
             for found in call.found:
-                if found.path is not None:
-                    yield from _findings_of_leaf(node, call, found, found.path)
+                path = found.path
+                if path is None:
+                    continue
+                if (
+                    path.plan is not None
+                    and isinstance(found.leaf, StepRef)
+                    and _field_accepts_path(path.plan, path.key)
+                ):
+                    continue
+                yield from _findings_of_leaf(node, call, found, path)
 
 
 def _findings_of_leaf(node: Node, call: Call, found: Found, path: Path) -> Iterator[Finding]:
     leaf = found.leaf
     if isinstance(leaf, StepRef):
-        if path.kind == "field" and path.plan is not None and _field_accepts_path(path.plan, path.key):
-            return
         annotation = annotation_at(path)
         if not accepts_path(annotation):
             yield Finding(
@@ -112,8 +118,8 @@ def _is_variable(plan: CallPlan, name: str) -> bool:
 
 
 @functools.cache
-def _field_accepts_path(plan: Plan, name: str) -> bool:
-    return accepts_path(_field_annotation(plan, name))
+def _field_accepts_path(plan: Plan | None, name: str) -> bool:
+    return plan is not None and accepts_path(_field_annotation(plan, name))
 
 
 def _field_annotation(plan: Plan, name: str) -> Any:

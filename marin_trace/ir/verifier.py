@@ -129,14 +129,22 @@ def verify_nodes(nodes: Iterable[Node]) -> Iterator[Finding]:
     """The findings of all rules about configs."""
     for node in nodes:
         for call in node.calls:
-            yield from _unstable_values(node, call)
-            yield from _leaked_texts(node, call)
+            # Most calls hold neither; that is found out here, without a generator each.
+            for found in call.found:
+                if class_of(found.leaf) in _MAY_BE_UNSTABLE:
+                    yield from _unstable_values(node, call)
+                    break
+            if _any_may_leak(call.arguments.values):
+                yield from _leaked_texts(node, call)
+
+
+_MAY_BE_UNSTABLE = frozenset({Opaque, BoundFunction})
 
 
 def _unstable_values(node: Node, call: Call) -> Iterator[Finding]:
     """Rule: what counts for the identity has one."""
     for found in call.found:
-        if not found.versioned or not isinstance(found.leaf, Opaque | BoundFunction):
+        if not found.versioned or class_of(found.leaf) not in _MAY_BE_UNSTABLE:
             continue
         complaint = _complaint_about(found)
         if complaint is not None:
@@ -172,8 +180,6 @@ def _complaint_about(found: Found) -> str | None:
 
 def _leaked_texts(node: Node, call: Call) -> Iterator[Finding]:
     """Rule: no text holds the repr of a ref, or a recognisable part of one."""
-    if not _any_may_leak(call.arguments.values):
-        return
     for path, leaf in leaves(call.arguments):
         text = _text_of(leaf)
         if text is not None and is_leaked(text, node):

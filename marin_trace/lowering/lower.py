@@ -136,6 +136,8 @@ def _dependencies(
     edges = node.edges
     if not edges:
         return [], (), ()
+    if len(edges) == 1 and edges[0].kind is EdgeKind.DATA:
+        return [spec_by_node[edges[0].producer]], (), ()  # pyright: ignore[reportArgumentType]
     kinds: dict[Node | Group, set[EdgeKind]] = {}
     for edge in edges:
         kinds.setdefault(edge.producer, set()).add(edge.kind)

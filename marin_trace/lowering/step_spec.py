@@ -113,6 +113,15 @@ class StepSpec:
         return self._nonblocking
 
     @property
+    def read_deps(self) -> Sequence["StepSpec"]:
+        """What its recipe reads: all deps of a hand-written spec; of a lowered one, no ordering edges."""
+        if not isinstance(self.fn, LoweredBody):
+            return self.deps
+        read = {edge.producer for edge in self.fn.node.edges if edge.reads}
+        specs = {self.fn.spec_of_node(node).output_path for node in read if isinstance(node, Node)}
+        return [dep for dep in (*self.deps, *self._nonblocking) if dep.output_path in specs]
+
+    @property
     def order_only_deps(self) -> Collection["StepSpec"]:
         """Those of :attr:`deps` that it does not bring into a run itself."""
         return self._order_only

@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import final
 
 from marin_trace.ir.graph import Graph, Node
@@ -54,7 +55,14 @@ class Plan:
         return sum(step.action is action for step in self.steps)
 
 
-def planned(run_plan: RunPlan, options: RunOptions, graph: Graph, spec_by_node: Mapping[Node, StepSpec]) -> Plan:
+def planned(
+    run_plan: RunPlan,
+    options: RunOptions,
+    graph: Graph,
+    spec_by_node: Mapping[Node, StepSpec],
+    *,
+    forced_through: Mapping[str, str | None] = MappingProxyType({}),
+) -> Plan:
     """The plan, in words.
 
     Args:
@@ -62,6 +70,7 @@ def planned(run_plan: RunPlan, options: RunOptions, graph: Graph, spec_by_node: 
         options: Of the run.
         graph: The traced graph, for the groups.
         spec_by_node: Which step became which spec.
+        forced_through: For outputs that are forced because they read a forced one: the name of that step.
     """
     group_path_by_output: dict[str, tuple[str, ...]] = {}
     for node in graph.nodes:
@@ -71,7 +80,7 @@ def planned(run_plan: RunPlan, options: RunOptions, graph: Graph, spec_by_node: 
     steps = tuple(
         PlannedStep(
             step.name,
-            *_action_and_reason(run_plan, options, path, to_run, failed),
+            *_action_and_reason(run_plan, options, path, to_run, failed, forced_through.get(path)),
             path,
             tuple(dict.fromkeys(dep.name for dep in step.deps)),
             group_path_by_output.get(path, ()),
@@ -97,8 +106,13 @@ def _will_fail(run_plan: RunPlan, options: RunOptions) -> dict[str, str]:
     return failed
 
 
-def _action_and_reason(
-    run_plan: RunPlan, options: RunOptions, path: str, to_run: Collection[str], failed: Mapping[str, str]
+def _action_and_reason(  # noqa: PLR0917 (one caller, which has them all at hand)
+    run_plan: RunPlan,
+    options: RunOptions,
+    path: str,
+    to_run: Collection[str],
+    failed: Mapping[str, str],
+    through: str | None,
 ) -> tuple[PlannedAction, str]:
     status = run_plan.statuses[path]
     if path in failed:
@@ -108,7 +122,8 @@ def _action_and_reason(
             return PlannedAction.HIT, _hit_reason(status, run_plan)
         return PlannedAction.SKIP, "never built, and nothing unfinished needs it"
     if path in options.forced:
-        return PlannedAction.RUN, "forced" if status.is_finished else f"forced; {_miss_reason(status)}"
+        forced = "forced" if through is None else f"forced through {through}"
+        return PlannedAction.RUN, forced if status.is_finished else f"{forced}; {_miss_reason(status)}"
     if status.kind is StatusKind.RUNNING:
         return PlannedAction.WAIT, f"running on {status.owner}"
     return PlannedAction.RUN, _miss_reason(status)
@@ -145,10 +160,23 @@ def _error_line(status: StepStatus) -> str:
     return f"{status.error.type}: {message[0]}" if message else status.error.type
 
 
-def dependents_of(steps: Mapping[str, RunnableStep], output_paths: Collection[str]) -> list[str]:
-    """The output paths that these steps feed, directly or not, with themselves; dependencies first."""
-    reached = set(output_paths)
+def readers_of(steps: Mapping[str, RunnableStep], output_paths: Collection[str]) -> dict[str, str | None]:
+    """What reads these outputs, directly or through others, and the outputs themselves.
+
+    Args:
+        steps: By output path, dependencies first.
+        output_paths: Some of them.
+
+    Returns:
+        By output path, dependencies first: the name of the step through which it is reached, None for those given.
+    """
+    through: dict[str, str | None] = {}
     for path, step in steps.items():
-        if any(dep.output_path in reached for dep in (*step.deps, *step.nonblocking_deps)):
-            reached.add(path)
-    return [path for path in steps if path in reached]
+        if path in output_paths:
+            through[path] = None
+            continue
+        read = step.read_deps if isinstance(step, StepSpec) else step.deps
+        source = next((dep for dep in read if dep.output_path in through), None)
+        if source is not None:
+            through[path] = through[source.output_path] or source.name
+    return through

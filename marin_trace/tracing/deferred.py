@@ -115,18 +115,21 @@ class DeferredFunction(Generic[P, R]):
         plain, plan, function = self._plain, self._plan, self._ref
         handle = CallHandle(len(frame.calls), function.label, frame.scope, location)
         try:
-            bound = plan.bind((*plain.args, *args), {**plain.keywords, **kwargs} if plain.keywords else kwargs)
+            if plain.args or plain.keywords:
+                args, kwargs = (*plain.args, *args), {**plain.keywords, **kwargs}
+            bound = plan.bind(args, kwargs)
         except TypeError as error:
             from marin_trace.ir.findings import Finding
 
-            frame.trace.findings.append(Finding(f"{function.label}(): {error}", frame.scope.name, location))
+            summary = f"{function.label}(): {error}"
+            frame.trace.findings.append(Finding(summary, frame.scope.name, location, plan.hint(kwargs)))
             frame.record_call(Call(function, Record(CallPlan(_nothing), ()), 0, handle, ()))
             return DeferredResult(handle)
         found: list[Found] = []
         arguments = flatten_arguments(plan, bound, found)
         if self._rules is not None:
             arguments, found = self._rules.applied(arguments, found, function.label, location)
-        frame.record_call(Call(function, arguments, len(plain.args) + len(args), handle, tuple(found)))
+        frame.record_call(Call(function, arguments, len(args), handle, tuple(found)))
         return DeferredResult(handle)
 
 

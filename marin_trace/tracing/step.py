@@ -204,7 +204,8 @@ class StepFunction(Generic[P, R]):
         try:
             bound = self._plan.bind(args, kwargs)
         except TypeError as error:
-            raise ConfigTypeError(explain(f"{self.__name__}(): {error}", at=location)) from None
+            message = explain(f"{self.__name__}(): {error}", at=location, hint=self._plan.hint(kwargs))
+            raise ConfigTypeError(message) from None
         found: list[Found] = []
         tree = flatten_arguments(self._plan, bound, found)
         key = (id(self._base), self._options_key, memo_bytes(tree))

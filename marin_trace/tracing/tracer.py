@@ -82,7 +82,8 @@ def refs_in(found: Iterable[Found]) -> list[StepOutput]:
 
 def given_refs(found: Iterable[Found]) -> list[GivenRef]:
     """The refs among a step's arguments, each once."""
-    return list(dict.fromkeys([GivenRef(ref.occurrence, ref.node, ref.blocking) for ref in refs_in(found)]))
+    given = [GivenRef(ref.occurrence, ref.node, ref.blocking) for ref in refs_in(found)]
+    return given if len(given) < 2 else list(dict.fromkeys(given))
 
 
 class Frame:

@@ -318,3 +318,36 @@ def test_a_long_chain_of_groups_lowers() -> None:
             before = group(number, before)
 
     assert len(lower(trace(pipeline))) == 2000
+
+
+def test_a_step_waits_for_all_members_of_a_group_and_brings_in_those_that_nobody_reads() -> None:
+    @step(name="group")
+    def group() -> None:
+        use("reader", raw(1))
+
+    @step(name="all")
+    def entry() -> StepRef:
+        group()
+        return write(output())
+
+    spec = lower(entry())[-1]
+    assert sorted(names(spec.deps)) == ["raw/1", "use/reader"]
+    assert names(spec.order_only_deps) == ["raw/1"]
+
+
+def test_every_member_of_a_group_runs_after_its_unused_refs() -> None:
+    @step(name="inner")
+    def inner() -> None:
+        raw(2)
+
+    @step(name="group")
+    def group(after: StepRef) -> None:
+        raw(1)
+        inner()
+
+    specs = lower(trace(group, use("first")))
+    assert {spec.name: names(spec.deps) for spec in specs} == {
+        "use/first": [],
+        "raw/1": ["use/first"],
+        "raw/2": ["use/first"],
+    }

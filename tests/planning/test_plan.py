@@ -9,7 +9,7 @@ import pytest
 
 from marin_trace import StepRef, StepSpec, deferred, executor_main, output, step
 from marin_trace.errors import RunFailedError
-from marin_trace.planning.plan import Plan, PlannedAction, PlannedStep, dependents_of
+from marin_trace.planning.plan import Plan, PlannedAction, PlannedStep, readers_of
 from marin_trace.planning.render import render_plan
 from tests.scripts import tree_of
 
@@ -214,5 +214,5 @@ def test_dependents_are_found_through_any_number_of_steps() -> None:
         specs.append(StepSpec(f"s{number}", deps=[specs[-1]]))
     other = StepSpec("other")
     steps = {spec.output_path: spec for spec in [*specs, other]}
-    reached = dependents_of(steps, [specs[2].output_path])
-    assert reached == [spec.output_path for spec in specs[2:]]
+    reached = readers_of(steps, [specs[2].output_path])
+    assert reached == {specs[2].output_path: None, specs[3].output_path: "s2", specs[4].output_path: "s2"}

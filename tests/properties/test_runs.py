@@ -1,5 +1,6 @@
 """A run leaves what the interpreter says, whatever was finished before and however many workers there are."""
 
+import itertools
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from marin_trace.errors import RunFailedError
+from marin_trace.ir.graph import EdgeKind, Graph, Group, Node
+from marin_trace.ir.passes.inline_groups import steps_of
 from marin_trace.ir.passes.prune_completed import Action, prune_completed
 from marin_trace.lowering.lower import Lowered, lower_graph
 from marin_trace.lowering.step_spec import StepSpec
@@ -104,6 +107,31 @@ def test_a_step_starts_once_and_only_after_what_it_waits_for(program: Program) -
     last = {path: index for index, (_, path, _) in enumerate(world.events)}
     for spec in low.specs:
         assert all(last[path] < first[spec.output_path] for path in spec.dep_paths)
+
+
+@LAW
+@given(PROGRAMS)
+def test_groups_are_waited_for_as_they_were_traced(program: Program) -> None:
+    world, graph = World(), program.graph()
+    low = lower_graph(graph, prefix=world.prefix)
+    run(roots_of(low), world, 4)
+    first = {path: index for index, (_, path, _) in reversed(list(enumerate(world.events)))}
+    last = {path: index for index, (_, path, _) in enumerate(world.events)}
+    for before, later in ordered_pairs(graph):
+        paths = [low.spec_by_node[node].output_path for node in (before, later)]
+        assert paths[0] == paths[1] or last[paths[0]] < first[paths[1]]
+
+
+def ordered_pairs(graph: Graph) -> Iterable[tuple[Node, Node]]:
+    """Which step must end before which begins, read off the traced graph: for groups, each of their steps."""
+    for step in (*graph.nodes, *graph.groups):
+        for edge in step.after if isinstance(step, Group) else step.edges:
+            if edge.kind in (EdgeKind.DATA, EdgeKind.ORDERING):
+                yield from itertools.product(all_steps(edge.producer), all_steps(step))
+
+
+def all_steps(step: Node | Group) -> Iterable[Node]:
+    return steps_of(step) if isinstance(step, Group) else (step,)
 
 
 @LAW
