@@ -147,7 +147,7 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport
         if request.specs:
             check_conflicts(every_step.values(), prefix)
         statuses = read_statuses(every_step)
-        forced = _forced(flags, chosen, every_step)
+        forced = _forced(flags, lowered, every_step)
         epochs = {path: statuses[path].epoch for path in forced}
         options = _run_options(flags, description, prefix, epochs)
         if flags.dry_run:
@@ -247,14 +247,25 @@ def _as_specs(steps: Iterable[NamedStep]) -> list[StepSpec]:
 
 
 def _forced(flags: ExecutorFlags, lowered: Lowered, steps: Mapping[str, RunnableStep]) -> dict[str, str | None]:
-    """The output paths to build again; with the forced step that they read, where that is why."""
+    """The output paths to build again; with the forced step that they read, where that is why.
+
+    Args:
+        flags: The command line.
+        lowered: All that was asked for, so that groups are found that ``--run_only`` has inlined.
+        steps: What the run is made of.
+    """
     forced: dict[str, str | None] = {}
     for flag, patterns in (("--force", flags.force), ("--force_from", flags.force_from)):
         if not patterns:
             continue
-        found = matching_steps(lowered.traced, patterns, flag=flag, others=list(steps.values()))
-        paths = {lowered.spec_by_node[node].output_path for node in found.nodes}
-        paths |= {step.output_path for step in _as_specs(found.others)}
+        paths: set[str] = set()
+        for pattern in patterns:
+            found = matching_steps(lowered.traced, [pattern], flag=flag, others=list(steps.values()))
+            matched = {lowered.spec_by_node[node].output_path for node in found.nodes}
+            matched |= {step.output_path for step in _as_specs(found.others)}
+            if matched.isdisjoint(steps):
+                raise FlagError(explain(f"{flag} {pattern!r} matches only steps that --run_only leaves out"))
+            paths |= matched
         reached = readers_of(steps, paths) if flag == "--force_from" else dict.fromkeys(paths)
         forced |= {path: through for path, through in reached.items() if path not in forced}
     return {path: forced[path] for path in steps if path in forced}

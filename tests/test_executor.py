@@ -446,3 +446,11 @@ def test_max_concurrent_one_runs_in_the_calling_thread() -> None:
     spec = StepSpec("s", fn=lambda path: seen.append(threading.current_thread().name))
     run(spec, "--max_concurrent", "1")
     assert seen == [threading.current_thread().name]
+
+
+def test_force_beside_run_only_takes_groups_and_only_what_runs() -> None:
+    run(entry())
+    report = run(entry(), "--run_only", "^default/a$", "--force", "^default/a$")
+    assert len(names(report, OutcomeKind.SUCCEEDED)) == len(report.outcomes) > 0
+    with pytest.raises(FlagError, match="'alone' matches only steps that --run_only leaves out"):
+        run(entry(), "--run_only", "^default/a$", "--force", "alone")

@@ -15,7 +15,7 @@ R      record: class qualname (without module), then name and value of each fiel
 E A    enum member; any other plain value: class name and text
 O      a value that the walker does not look into: the text of its encoder
 X      function: identity, then what is bound to it
-``_``  an unversioned item of a sequence (fields and entries are left out instead)
+``_``  an unversioned item of a sequence or of bound arguments (fields and entries are left out instead)
 =====  =====================================================================================================
 
 Refs and projections are encoded by the caller, who knows what stands for a producer: its fingerprint in a recipe, its
@@ -32,6 +32,7 @@ from typing import Any, cast
 
 from marin_trace.errors import UnstableValueError
 from marin_trace.ir.config_tree import BoundFunction, Mapping, Opaque, Record, Sequence, Tree, Unversioned
+from marin_trace.ir.encoders import shows_address
 from marin_trace.ir.functions import function_identity
 from marin_trace.ir.graph import Group, Node
 from marin_trace.ir.records import Absent, class_of
@@ -160,7 +161,7 @@ def _mapping(mapping: Mapping, encode_traced: EncodeTraced, *, memo: bool) -> by
     entries = [
         _encode(key, encode_traced, memo=memo) + _encode(value, encode_traced, memo=memo)
         for key, value in zip(mapping.keys, mapping.values, strict=True)
-        if memo or not _is_left_out(value)
+        if memo or not (_is_left_out(value) or _is_left_out(key))
     ]
     subclass = b"" if mapping.cls is dict else _text(b"c", mapping.cls.__qualname__)
     return b"D" + subclass + b"".join(sorted(entries)) + b")"
@@ -195,15 +196,22 @@ def _member_text(member: enum.Enum) -> str:
 def _atom_text(value: Any) -> str:
     if isinstance(value, re.Pattern):
         return f"{value.pattern!r} {value.flags}"  # pyright: ignore[reportUnknownMemberType]
-    return str(value) if isinstance(value, PurePath) else repr(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    text = repr(value)
+    return f"{value.isoformat()} {value.tzname()}" if shows_address(text, value) else text
 
 
 def _bound_function(bound: BoundFunction, encode_traced: EncodeTraced, *, memo: bool) -> bytes:
     if memo and bound.kind == "plain":
         return b"@%d;" % id(bound.function)
     identity = b"@%d;" % id(bound.function) if memo else _str(identity_of(bound.function))
-    args = [_encode(item, encode_traced, memo=memo) for item in bound.args]
-    keywords = sorted(_str(key) + _encode(item, encode_traced, memo=memo) for key, item in bound.keywords.items())
+    args = [b"_" if not memo and _is_left_out(item) else _encode(item, encode_traced, memo=memo) for item in bound.args]
+    keywords = sorted(
+        _str(key) + _encode(item, encode_traced, memo=memo)
+        for key, item in bound.keywords.items()
+        if memo or not _is_left_out(item)
+    )
     return b"X" + identity + b"".join(args) + b"," + b"".join(keywords) + b")"
 
 
@@ -274,8 +282,7 @@ def recipe_bytes(node: Node, encode_traced: EncodeTraced) -> bytes:
     for call in node.calls:
         parts += b"C", _str(call.function.identity), _record(call.arguments, encode_traced, memo=False)
     returned = node.returned
-    is_result = type(returned) is DeferredResult
-    parts.append(encode_traced(returned) if is_result else _encode(returned, encode_traced, memo=False))
+    parts.append(b"_" if _is_left_out(returned) else _encode(returned, encode_traced, memo=False))
     return b"".join(parts)
 
 
@@ -288,6 +295,36 @@ def fingerprints(nodes: "tuple[Node, ...] | list[Node]") -> dict[Node, str]:
     for node in nodes:
         fingerprint_by_node[node] = sha256(recipe_bytes(node, encode_traced)).hexdigest()
     return fingerprint_by_node
+
+
+def sort_keys(trees: list[Tree]) -> list[bytes]:
+    """Keys that put the items of a set into an order on which two processes agree.
+
+    Steps count by name and line; where those do not tell two items apart, by fingerprint.
+    """
+    from marin_trace.ir.graph import graph_of
+
+    keys = _sort_keys(trees, lambda node: f"{node.name} {node.location}")
+    if len(set(keys)) == len(keys):
+        return keys
+    finer = _sort_keys(trees, lambda node: fingerprints(graph_of([node]).nodes)[node])
+    return [key + more for key, more in zip(keys, finer, strict=True)]
+
+
+def _sort_keys(trees: list[Tree], identity_of_step: Callable[[Node], str]) -> list[bytes]:
+    encode = _recipe_encoder(identity_of_step)
+
+    def encode_traced(leaf: Any) -> bytes:
+        step = leaf.node if type(leaf) is StepOutput else None
+        return b"g" + _str(step.name) if isinstance(step, Group) else encode(leaf)
+
+    def key(tree: Tree) -> bytes:
+        try:
+            return _encode(tree, encode_traced, memo=False)
+        except UnstableValueError:
+            return memo_bytes(tree)
+
+    return [key(tree) for tree in trees]
 
 
 def same_recipe(a: Node | Group, b: Node | Group) -> bool:

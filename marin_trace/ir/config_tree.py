@@ -19,6 +19,7 @@ import datetime
 import enum
 import functools
 import inspect
+import os
 import re
 import types
 import typing
@@ -256,6 +257,10 @@ def flatten(
     return _handler_for(kind)(value, found, path, versioned)
 
 
+_ENVIRONMENT: Final = cast("type[Any]", type(os.environ))
+"""A mapping that is no config: whatever is done to a copy of it is done to the process's environment."""
+
+
 @functools.cache
 def _handler_for(kind: type[Any]) -> _Handler:
     """How values of one class are flattened; decided once per class."""
@@ -276,6 +281,8 @@ def _handler_for(kind: type[Any]) -> _Handler:
         return _record_handler(plan)
     if issubclass(kind, list | tuple | set | frozenset):
         return _flatten_set if issubclass(kind, set | frozenset) else _flatten_sequence
+    if kind is _ENVIRONMENT:
+        return _flatten_opaque
     if issubclass(kind, MappingABC):
         return _flatten_mapping
     if issubclass(kind, functools.partial | types.MethodType | types.FunctionType) or hasattr(
@@ -333,31 +340,32 @@ def _flatten_sequence(value: Any, found: list[Found], path: Path | None, version
 
 
 def _flatten_set(value: Any, found: list[Found], path: Path | None, versioned: bool) -> Tree:  # noqa: FBT001
-    from marin_trace.ir.canonical import memo_bytes
+    from marin_trace.ir.canonical import sort_keys
 
-    inside: list[tuple[bytes, Tree, list[Found]]] = []
+    inside: list[tuple[Tree, list[Found]]] = []
     for item in value:
         own: list[Found] = []
-        tree = flatten(item, own, Path(path, "{}", "item"), versioned)
-        inside.append((memo_bytes(tree), tree, own))
-    inside.sort(key=lambda entry: entry[0])
-    for _, _, own in inside:
+        inside.append((flatten(item, own, Path(path, "{}", "item"), versioned), own))
+    keys = sort_keys([tree for tree, _ in inside])
+    inside = [entry for _, entry in sorted(zip(keys, inside, strict=True), key=lambda pair: pair[0])]
+    for _, own in inside:
         found.extend(own)
-    return Sequence(class_of(value), tuple(tree for _, tree, _ in inside))
+    return Sequence(class_of(value), tuple(tree for tree, _ in inside))
 
 
 def _flatten_mapping(value: Any, found: list[Found], path: Path | None, versioned: bool) -> Tree:  # noqa: FBT001
     keys = tuple(flatten(key, found, Path(path, None, "key"), versioned) for key in value)
     values = tuple(flatten(item, found, Path(path, key, "item"), versioned) for key, item in value.items())
     kind = class_of(value)
-    return Mapping(kind, keys, values, None if kind is dict else _empty_like(value))
+    return Mapping(kind, keys, values, None if kind is dict else _empty_like(value, path))
 
 
-def _empty_like(value: Any) -> Any:
+def _empty_like(value: Any, path: Path | None) -> Any:
     """An empty mapping of the same kind (a ``defaultdict`` keeps its factory), or None for read-only ones."""
     if not hasattr(value, "clear"):
         return None
-    empty = copy.copy(value)
+    # A shallow copy of a class that wraps a dict shares it: clearing the copy would empty the user's own.
+    empty = copy.copy(value) if issubclass(class_of(value), dict) else _deep_copy(value, path)
     empty.clear()
     return empty
 
@@ -387,8 +395,12 @@ def _flatten_opaque(value: Any, found: list[Found], path: Path | None, versioned
         return leaf
     if isinstance(value, type | types.ModuleType) or inspect.isroutine(value):
         return Opaque(value, encoding)
+    return Opaque(_deep_copy(value, path), encoding)
+
+
+def _deep_copy(value: Any, path: Path | None) -> Any:
     try:
-        return Opaque(copy.deepcopy(value), encoding)
+        return copy.deepcopy(value)
     except Exception as error:
         raise ConfigError(
             explain(
@@ -607,7 +619,7 @@ def _built_sequence(cls: type[Any], items: list[Any]) -> Any:
 def _built_mapping(mapping: Mapping, pairs: list[tuple[Any, Any]]) -> Any:
     if mapping.empty is None:
         return dict(pairs) if mapping.cls is dict else typing.cast("Any", mapping.cls)(dict(pairs))
-    new = copy.copy(mapping.empty)
+    new = copy.copy(mapping.empty) if issubclass(mapping.cls, dict) else copy.deepcopy(mapping.empty)
     new.update(pairs)
     return new
 

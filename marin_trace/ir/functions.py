@@ -97,7 +97,16 @@ def module_of(function: Callable[..., Any]) -> str | None:
         return getattr(owner, "__module__", None) or (type(owner).__module__ if owner is not None else "builtins")
     if module != "__main__":
         return module
-    variables = getattr(function, "__globals__", None) or vars(sys.modules["__main__"])
+    return main_module(getattr(function, "__globals__", None))
+
+
+def main_module(variables: Mapping[str, Any] | None = None) -> str | None:
+    """The name under which the main script would be imported; None for a notebook or typed text.
+
+    Args:
+        variables: The global variables of one of its functions, where one is at hand.
+    """
+    variables = variables or vars(sys.modules["__main__"])
     spec = variables.get("__spec__")
     if spec is not None and spec.name != "__main__":
         return spec.name

@@ -31,7 +31,7 @@ class EdgeKind(enum.StrEnum):
     ORDERING = "ordering"
     """Waits for the producer; no part of the fingerprint."""
     WEAK_ORDERING = "weak ordering"
-    """Waits for the producer where something else brings it into the run. Made by the pass ``inline_groups`` alone."""
+    """Waits for the producer where something else brings it into the run. Made by passes, of groups."""
 
 
 class Edge(NamedTuple):
@@ -268,13 +268,20 @@ class Group:
     override_output_path: ClassVar[None] = None
 
     def with_step(self, old: Node, new: Node) -> "Group":
-        """The group with one of its steps replaced, in the groups within it too."""
+        """The group with one of its steps replaced, in the groups within it too; itself where it has no such step."""
+        renewed: dict[Node | Group, Node | Group] = {old: new}
 
-        def renewed(member: "Node | Group") -> "Node | Group":
-            return new if member is old else member.with_step(old, new) if isinstance(member, Group) else member
+        def renew(member: "Node | Group") -> "Node | Group":
+            if member not in renewed:
+                renewed[member] = renewed_group(member) if isinstance(member, Group) else member
+            return renewed[member]
 
-        members, called = (tuple(map(renewed, steps)) for steps in (self.members, self.called))
-        return dataclasses.replace(self, members=members, called=called)
+        def renewed_group(group: "Group") -> "Group":
+            members, called = (tuple(map(renew, steps)) for steps in (group.members, group.called))
+            is_same = (members, called) == (group.members, group.called)
+            return group if is_same else dataclasses.replace(group, members=members, called=called)
+
+        return renewed_group(self)
 
     @property
     def group_path(self) -> tuple[str, ...]:

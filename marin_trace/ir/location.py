@@ -76,6 +76,21 @@ def without_own_frames(error: BaseException) -> TracebackType | None:
     return following
 
 
+def recurses_in_user_code(error: RecursionError) -> bool:
+    """Whether what recursed is the user's: its innermost frames hold some of theirs, and none of this package's."""
+    files: list[str] = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        files.append(traceback.tb_frame.f_code.co_filename)
+        traceback = traceback.tb_next
+    innermost = files[-_LOOKED_AT:]
+    return not any(map(is_own_file, innermost)) and not all(map(_is_foreign, innermost))
+
+
+_LOOKED_AT = 50
+"""Frames: more than lie between a step and the one that it calls."""
+
+
 def location_of(error: BaseException) -> Location | None:
     """The innermost line of the user's code that an exception passed through, or None."""
     location: Location | None = None

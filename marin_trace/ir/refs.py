@@ -64,6 +64,9 @@ class TracedValue(_Base):
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise TraceError(explain(f"cannot set {name!r} on {self!r}: it is immutable", at=user_location()))
 
+    def __delattr__(self, name: str) -> NoReturn:
+        raise TraceError(explain(f"cannot delete {name!r} of {self!r}: it is immutable", at=user_location()))
+
     def __copy__(self) -> "TracedValue":
         return self
 
@@ -86,6 +89,8 @@ class TracedValue(_Base):
     __lt__ = __le__ = __gt__ = __ge__ = _refusing("order")
     __sub__ = __rsub__ = __mul__ = __rmul__ = __mod__ = __rmod__ = __floordiv__ = _refusing("compute with")
     __rtruediv__ = __pow__ = __rpow__ = __neg__ = __matmul__ = __and__ = __or__ = __xor__ = _refusing("compute with")
+    __rfloordiv__ = __rdivmod__ = __rmatmul__ = __rand__ = __ror__ = __rxor__ = _refusing("compute with")
+    __rlshift__ = __rrshift__ = __trunc__ = _refusing("compute with")
     __pos__ = __abs__ = __round__ = __invert__ = __divmod__ = __lshift__ = __rshift__ = _refusing("compute with")
     __enter__ = __exit__ = __next__ = __await__ = _refusing("enter, await or step through")
     __setitem__ = __delitem__ = _refusing("change an item of")

@@ -47,7 +47,7 @@ class CallPlan(Plan):
 
     def _bound_quickly(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
         names = self.names
-        if len(args) == len(names) and not kwargs:
+        if len(args) == len(names) == len(self._positional) and not kwargs:
             return dict(zip(names, args, strict=True))
         if len(args) > len(self._positional):
             return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path as LocalPath
 from typing import Any, final
 
+from marin_trace.io import local_path
 from marin_trace.ir.config_tree import Path, Record, StandIn, Tree, substitute
 from marin_trace.ir.graph import Node
 from marin_trace.ir.interpreter import below, run_body
@@ -112,7 +113,7 @@ class ResolvedBody:
 
 
 def _path_value(path: str, *, as_object: bool) -> Any:
-    return LocalPath(path) if as_object else path
+    return LocalPath(local_path(path)) if as_object else path
 
 
 def _loaded(leaf: ResolvedArtifact, artifacts: dict[str, Any]) -> Any:

@@ -61,8 +61,10 @@ def check_conflicts(steps: Iterable[PlacedStep], below: str) -> None:
         other = step_by_path.setdefault(step.output_path, step)
         if other is not step:
             raise _conflict(f"two steps would write {step.output_path}", other, step)
+    root = f"{below}/"
+    is_shared = not any(root.startswith(f"{path}/") for path in step_by_path)
     for path, step in step_by_path.items():
-        floor = len(below) + 1 if path.startswith(below) else path.find("://") + 3
+        floor = len(root) if is_shared and path.startswith(root) else path.find("://") + 3
         end = path.rfind("/")
         while end > floor:
             outer = step_by_path.get(path[:end])

@@ -91,9 +91,10 @@ class DeferredFunction(Generic[P, R]):
         return self._record(frame, args, kwargs)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        if instance is None:
+        binding = getattr(type(self._function), "__get__", None)
+        if instance is None or binding is None:  # As an attribute, a class is no method.
             return self
-        return DeferredFunction(types.MethodType(self._function, instance), self._explicit_identity, self._rules)
+        return DeferredFunction(binding(self._function, instance, owner), self._explicit_identity, self._rules)
 
     def __repr__(self) -> str:
         return f"deferred({self._function!r})"

@@ -44,6 +44,7 @@ from marin_trace.ir.graph import (
 )
 from marin_trace.ir.location import Location, location_of, user_location, without_own_frames
 from marin_trace.ir.names import RESERVED_FIRST_SEGMENT, checked_name, checked_output_name
+from marin_trace.ir.passes.inline_groups import read_steps
 from marin_trace.ir.refs import (
     DeferredResult,
     HardcodedPath,
@@ -260,6 +261,8 @@ class StepFunction(Generic[P, R]):
 
     def _resolved_options(self, arguments: Mapping[str, Any], location: Location) -> Options:
         options = self._settings.options
+        # What is no part of the identity may use what is none.
+        arguments = {name: _carried(value) for name, value in arguments.items()}
         changes: dict[str, Any] = {}
         if callable(options.resources):
             changes["resources"] = options.resources(**_accepted(options.resources, arguments, location))
@@ -269,6 +272,11 @@ class StepFunction(Generic[P, R]):
             path = rendered(options.override_output_path, arguments, what="override_output_path", location=location)
             changes["override_output_path"] = checked_override(path, at=location)
         return dataclasses.replace(options, **changes) if changes else options
+
+
+def _carried(value: Any) -> Any:
+    """An argument, without ``unversioned`` around it."""
+    return value.value if isinstance(value, UnversionedValue) else value
 
 
 def _accepted(function: Callable[..., Any], arguments: Mapping[str, Any], location: Location) -> dict[str, Any]:
@@ -505,8 +513,9 @@ def _normalised(options: Mapping[str, Any]) -> dict[str, Any]:
     changes = dict(options)
     if changes.get("env_vars") is not None:
         changes["env_vars"] = dict(changes["env_vars"])
-    if changes.get("pip_dependency_groups") is not None:
-        changes["pip_dependency_groups"] = tuple(changes["pip_dependency_groups"])
+    groups = changes.get("pip_dependency_groups")
+    if groups is not None:
+        changes["pip_dependency_groups"] = (groups,) if isinstance(groups, str) else tuple(groups)
     return changes
 
 
@@ -517,21 +526,26 @@ def _options_key(settings: StepSettings) -> bytes:
 
 
 def _check_settings(settings: StepSettings) -> None:
-    for template in (settings.name, settings.options.description, settings.options.override_output_path):
-        if template is not None:
+    for option in ("name", "description", "override_output_path"):
+        template: Any = settings.name if option == "name" else getattr(settings.options, option)
+        if isinstance(template, str):
             fields_of(template)
+        elif template is not None:
+            raise ConfigError(explain(f"{option} is a text, not {template!r}", at=user_location()))
     options = settings.options
     complaint = None
     if options.retries is not None and (not isinstance(options.retries, int) or options.retries < 0):  # pyright: ignore[reportUnnecessaryIsInstance]
         complaint = f"retries is a whole number ≥ 0, not {options.retries!r}"
-    elif options.timeout is not None and not options.timeout > 0:
+    elif options.timeout is not None and not (isinstance(options.timeout, int | float) and options.timeout > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
         complaint = f"timeout is a number of seconds > 0, not {options.timeout!r}"
     elif options.expect_fingerprint is not None and not _is_fingerprint_start(options.expect_fingerprint):
         complaint = f"expect_fingerprint is 8 to 64 hex digits, not {options.expect_fingerprint!r}"
     elif options.version is not None and type(options.version) not in (str, int):
         complaint = f"version is a text or a whole number, not {options.version!r}"
     for name, value in (options.env_vars or {}).items():
-        if type(value) is not str:
+        if type(name) is not str:
+            complaint = f"the name of an environment variable is text, not {name!r}"
+        elif type(value) is not str:
             complaint = f"env_vars[{name!r}] is text, not {value!r}"
     if complaint:
         raise ConfigError(explain(complaint, at=user_location()))
@@ -677,6 +691,6 @@ def trace(fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Graph:
     returned = graph_of_refs(outputs)
     graph = graph_of((*root.members(), *returned.roots), outputs)
     # A plain function is like a group: of what it called, a run is asked for what nothing reads.
-    read = {edge.producer for node in graph.nodes for edge in node.edges if edge.reads}
+    read = read_steps(graph)
     roots = [node for node in root.members() if node not in read]
     return dataclasses.replace(graph, roots=tuple(dict.fromkeys((*roots, *returned.roots))))

@@ -68,7 +68,7 @@ def _formats_a_ref(template: str, arguments: Mapping[str, Any], what: str, locat
                 )
             )
         if isinstance(value, TracedValue):
-            kind = "a deferred result" if isinstance(value, Projection) else "not known at trace time"
+            kind = "a deferred result" if isinstance(value, Projection) else "unversioned, and the name is identity"
             return StepNameError(
                 explain(
                     f"cannot fill in the {what} {template!r}: {name} is {kind}",

@@ -19,7 +19,7 @@ from marin_trace.errors import LeakedRefError, TraceError, explain
 from marin_trace.ir.collector import collector_paused
 from marin_trace.ir.config_tree import Found, Tree
 from marin_trace.ir.graph import Call, Edge, EdgeKind, Group, Node, Scope
-from marin_trace.ir.location import Location, user_location
+from marin_trace.ir.location import Location, recurses_in_user_code, user_location
 from marin_trace.ir.records import class_of
 from marin_trace.ir.refs import DeferredResult, OwnOutput, StepArtifact, StepOutput, source_of
 
@@ -28,11 +28,13 @@ from marin_trace.ir.refs import DeferredResult, OwnOutput, StepArtifact, StepOut
 class CallOccurrence:
     """One call of a step or group in a body, or a ref derived from one."""
 
-    __slots__ = ("blocking", "target")
+    __slots__ = ("blocking", "group_call", "target")
 
-    def __init__(self, target: Node | Group, *, blocking: bool) -> None:
+    def __init__(self, target: Node | Group, *, blocking: bool, group_call: "CallOccurrence | None" = None) -> None:
         self.target = target
         self.blocking = blocking
+        self.group_call = group_call
+        """The call of a group that a non-blocking ref came from: it stays called."""
 
     def derived(self, node: Node, *, blocking: bool) -> "CallOccurrence":
         """The occurrence that takes this one's place in the body being traced."""
@@ -41,6 +43,7 @@ class CallOccurrence:
         if frame is not None:
             if self.target.is_group and not blocking:
                 # The group stays called, for its other members; nothing waits for it.
+                new.group_call = self
                 frame.touched |= {self, (self, node)}
             else:
                 frame.replaced.add(self)
@@ -53,10 +56,15 @@ class CallOccurrence:
         A group that this body called stays called, with ``new`` among its members in the place of ``old``.
         """
         frame = current_frame()
-        target = self.target
-        if frame is None or not isinstance(target, Group) or self not in frame.occurrences:
+        call = self if self.group_call is None else self.group_call
+        if frame is None or not isinstance(call.target, Group) or call not in frame.occurrences:
             return self.derived(new, blocking=self.blocking)
-        self.target = target.with_step(old, new)
+        before, call.target = call.target, call.target.with_step(old, new)
+        if call is not self:
+            return self.derived(new, blocking=self.blocking)
+        if call.target is before:  # Redirected before: this is one more step.
+            frame.occurrences.append(CallOccurrence(new, blocking=self.blocking))
+            return frame.occurrences[-1]
         return self
 
 
@@ -90,7 +98,7 @@ class Frame:
     """A body being traced; the outermost frame of a trace stands for the caller."""
 
     __slots__ = (
-        *("arguments", "calls", "depth", "edges", "location", "occurrences", "output_location"),
+        *("arguments", "calls", "depth", "edges", "is_open", "location", "occurrences", "output_location"),
         *("parent", "replaced", "scope", "touched", "trace", "used"),
     )
 
@@ -99,6 +107,8 @@ class Frame:
         self.parent = parent
         self.scope = scope
         self.location = location
+        self.is_open = True
+        """Whether its body is still running; a context that was copied from it may outlive it."""
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.calls: list[Call] = []
         self.edges: list[Edge] = []
@@ -135,24 +145,26 @@ class Frame:
         return OwnOutput(self.scope)
 
     def record_call(self, call: Call) -> None:
-        """Adds a call, and the edges that its arguments leave."""
-        self.calls.append(call)
-        for found in call.found:
-            self._use(found, call.location)
+        """Adds a call, and the edges that its arguments leave; a call that is refused leaves nothing.
 
-    def _use(self, found: Found, location: Location) -> None:
-        leaf = found.leaf
+        Raises:
+            LeakedRefError: An argument belongs to another step.
+            GroupError: An argument is a group that returned nothing.
+        """
+        used = [found for found in call.found if self._is_use(found.leaf, call.location)]
+        self.calls.append(call)
+        for found in used:
+            self._add_use(found)
+
+    def _is_use(self, leaf: Any, location: Location) -> bool:
+        """Whether a leaf leaves an edge; refuses what may not be used here."""
         kind = class_of(leaf)
         if kind is StepOutput:
-            self._add_use(leaf, leaf.step_node(), _kind_of_use(found, leaf), found)
-        elif kind is OwnOutput:
-            if leaf.scope is not self.scope:
-                self.check_is_own(leaf, location)
-        elif kind is DeferredResult:
+            leaf.step_node()
+            return True
+        if kind is DeferredResult or (kind is OwnOutput and leaf.scope is not self.scope):
             self.check_is_own(leaf, location)
-        elif kind is StepArtifact:
-            ref = source_of(leaf)
-            self._add_use(ref, ref.step_node(), EdgeKind.DATA if found.versioned else EdgeKind.ORDERING, found)
+        return kind is StepArtifact
 
     def touch(self, ref: StepOutput) -> None:
         """Notes that a ref was used, or passed on."""
@@ -160,10 +172,13 @@ class Frame:
         if ref.group is not None:
             self.touched.add((ref.occurrence, ref.node))
 
-    def _add_use(self, ref: StepOutput, node: Node, kind: EdgeKind, found: Found) -> None:
+    def _add_use(self, found: Found) -> None:
+        leaf = found.leaf
+        ref: StepOutput = leaf if class_of(leaf) is StepOutput else source_of(leaf)
+        node = ref.step_node()
         self.touch(ref)
         self.used.append(node)
-        self.edges.append(Edge(kind, node, found.path))
+        self.edges.append(Edge(_kind_of_use(found, ref), node, found.path))
 
     def check_is_own(self, leaf: Any, location: Location) -> None:
         """Refuses a deferred result or an own output of another body.
@@ -288,8 +303,22 @@ _frame: ContextVar[Frame | None] = ContextVar("marin_trace_open_frame", default=
 
 
 def current_frame() -> Frame | None:
-    """The body being traced in this context, or None outside any trace."""
-    return _frame.get()
+    """The body being traced in this context, or None outside any trace.
+
+    Raises:
+        TraceError: The context was copied in a body that has ended: what is called in it would be lost.
+    """
+    frame = _frame.get()
+    if frame is not None and not frame.is_open:
+        raise TraceError(
+            explain(
+                f"a step or deferred function was called in a context of {frame.scope.name}, whose body has ended",
+                at=user_location(),
+                facts={"body": f"{frame.scope.name}  {frame.location}"},
+                hint="wait in the body for the threads and tasks that it starts",
+            )
+        )
+    return frame
 
 
 class _OpenTraces:
@@ -325,9 +354,12 @@ def opened_trace(name: str, location: Location) -> Generator[Frame]:
         with collector_paused():
             yield frame
     except RecursionError as error:
+        if recurses_in_user_code(error):
+            raise
         raise _too_deep(trace, location) from error
     finally:
         open_traces.add(-1)
+        frame.is_open = False
         _frame.reset(token)
         trace.memo.clear()
 
@@ -356,4 +388,5 @@ def traced_body(frame: Frame, body: Callable[..., Tree], args: tuple[Any, ...], 
     try:
         return body(*args, **kwargs)
     finally:
+        frame.is_open = False
         _frame.reset(token)

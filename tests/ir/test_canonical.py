@@ -1,6 +1,8 @@
 """The canonical encoding: equal meaning, equal bytes, in every process; different meaning, different bytes."""
 
+import datetime
 import enum
+import functools
 import json
 import os
 import subprocess
@@ -288,3 +290,42 @@ def test_fingerprinting_a_long_chain_needs_no_recursion() -> None:
 
     nodes = trace(chain).nodes
     assert len(set(fingerprints(nodes).values())) == 2000
+
+
+class Zone(datetime.tzinfo):
+    """A time zone without a repr of its own."""
+
+    def utcoffset(self, dt: datetime.datetime | None) -> datetime.timedelta:
+        return datetime.timedelta(hours=1)
+
+    def tzname(self, dt: datetime.datetime | None) -> str:
+        return "one"
+
+
+def test_no_address_of_a_time_zone_is_encoded() -> None:
+    kept = [Zone(), Zone()]
+    first, second = (encoded(datetime.datetime(2026, 1, 1, tzinfo=zone)) for zone in kept)
+    assert first == second != encoded(datetime.datetime(2026, 1, 1))  # noqa: DTZ001 (without a zone on purpose)
+    with pytest.raises(UnstableValueError, match="Zone has no stable identity"):
+        encoded(kept[0])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        lambda n: functools.partial(encoded, unversioned(n)),
+        lambda n: functools.partial(encoded, value=unversioned(n)),
+        lambda n: {unversioned(n): 1, "a": 2},
+        unversioned,
+    ],
+)
+def test_an_unversioned_value_is_left_out_wherever_it_is(config: Callable[[int], Any]) -> None:
+    def fingerprint(n: int) -> str:
+        @step
+        def body() -> Any:
+            deferred(Config)(config(n))
+            return unversioned(n)
+
+        return lower(trace(body))[0].fingerprint
+
+    assert fingerprint(1) == fingerprint(2)

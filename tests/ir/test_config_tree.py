@@ -2,12 +2,14 @@
 
 import array
 import collections
+import collections.abc
 import copy
 import datetime
 import decimal
 import enum
 import functools
 import io
+import os
 import re
 import types
 import uuid
@@ -449,3 +451,42 @@ def test_plans_are_made_once_for_a_class() -> None:
 
 def test_a_deferred_function_is_a_value_too() -> None:
     assert received([run])[0]("x") == "x"
+
+
+class Wrapper(collections.abc.MutableMapping[str, Any]):
+    """A mapping that wraps a dict: its shallow copies share it."""
+
+    def __init__(self) -> None:
+        self.inner: dict[str, Any] = {"a": 1, "b": [2]}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.inner[key]
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.inner[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self.inner[key]
+
+    def __iter__(self) -> Any:
+        return iter(self.inner)
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+
+def test_taking_a_snapshot_leaves_a_wrapping_mapping_as_it_was() -> None:
+    mapping = Wrapper()
+    tree = flatten(mapping, [])
+    first, second = (materialise(tree, lambda leaf: leaf) for _ in range(2))
+    assert dict(mapping) == dict(first) == dict(second) == {"a": 1, "b": [2]}
+    first.clear()
+    assert dict(second) == dict(materialise(tree, lambda leaf: leaf)) == dict(mapping)
+
+
+def test_the_environment_of_the_process_is_no_config_and_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARIN_TRACE_LAW", "kept")
+    with pytest.raises(UnstableValueError, match=r"config.*no stable identity"):
+        received(os.environ)
+    assert received(unversioned(os.environ)) is os.environ
+    assert os.environ["MARIN_TRACE_LAW"] == "kept"

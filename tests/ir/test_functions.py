@@ -229,3 +229,18 @@ def test_partials_and_methods_are_a_plain_function_and_what_is_bound() -> None:
 def test_the_module_of_a_test_is_its_own() -> None:
     assert module_of(plain) == __name__
     assert module_of(len) == "builtins"
+
+
+ANNOTATED = """
+from marin_trace.ir.encoders import known_encoding
+
+class Own: ...
+
+print(known_encoding(list[Own]))
+"""
+
+
+def test_an_annotation_of_the_main_script_is_the_imported_one(tmp_path: Path) -> None:
+    script = written(tmp_path / "script.py", ANNOTATED)
+    assert printed(str(script), cwd=tmp_path) == ["annotation", "list[script.Own]"]
+    assert printed("-c", "import script", cwd=tmp_path) == ["annotation", "list[script.Own]"]

@@ -367,3 +367,18 @@ def test_passes_are_in_the_order_of_the_graph_and_of_known_kinds() -> None:
     assert list(prune_completed(graph, [])) == list(graph.nodes)
     assert set(Action) == {"hit", "run", "skip"}
     assert {edge.kind for node in graph.nodes for edge in node.edges} <= set(EdgeKind)
+
+
+def test_a_merged_step_of_a_group_that_the_other_runs_after_runs_after_its_other_steps() -> None:
+    @step
+    def prepare() -> None:
+        make("data")
+        ignore("train")
+
+    @step
+    def entry() -> None:
+        ignore("train", prepare())
+
+    flat = inline_groups(merge_equal_steps(trace(entry)))
+    assert [node.name for node in flat.nodes] == ["data", "train"]
+    assert [(edge.kind.value, edge.producer.name) for edge in flat.nodes[1].edges] == [("ordering", "data")]

@@ -351,3 +351,37 @@ def test_every_member_of_a_group_runs_after_its_unused_refs() -> None:
         "raw/1": ["use/first"],
         "raw/2": ["use/first"],
     }
+
+
+@pytest.mark.parametrize("outer", ["/data/m2", "/data/m", "/data"])
+def test_an_override_beside_or_above_the_prefix_may_hold_no_other_output(outer: str) -> None:
+    refs = [raw.with_options(override_output_path=outer)(1), raw.with_options(override_output_path=f"{outer}/x")(2)]
+    with pytest.raises(OutputConflictError, match=r"raw/2 would lie inside that of raw/1(?s:.*)test_lower"):
+        lower(refs, prefix="/data/m")
+    if outer != "/data/m2":
+        with pytest.raises(OutputConflictError, match="raw/3 would lie inside that of raw/1"):
+            lower([refs[0], raw(3)], prefix="/data/m")
+
+
+def test_a_file_url_becomes_the_path_object_of_its_file() -> None:
+    seen: list[Any] = []
+
+    def look(path: Path) -> None:
+        seen.append(path)
+
+    @step
+    def body() -> None:
+        deferred(look, identity="tests:look")(StepRef.hardcoded("file:///data/x"))
+
+    [spec] = lower(trace(body), prefix="/p")
+    assert spec.fn is not None
+    spec.fn("/out")
+    assert seen == [Path("/data/x")]
+
+
+def test_two_pins_of_one_step_that_contradict_each_other_are_an_error() -> None:
+    fingerprint = lower(raw(1))[0].fingerprint
+    short, longer, wrong = (raw.with_options(expect_fingerprint=pin) for pin in (fingerprint[:8], fingerprint, "0" * 8))
+    assert lower([short(1), longer(1), short(1)])[0].options.expect_fingerprint == fingerprint
+    with pytest.raises(OptionsConflictError, match=r"two different expect_fingerprint(?s:.*)test_lower"):
+        lower([short(1), wrong(1)])

@@ -12,7 +12,7 @@ import pytest
 from marin_trace import StepRef, deferred, output, step, trace
 from marin_trace.errors import ConfigError, ConfigTypeError, LeakedRefError, TraceError
 from marin_trace.ir.config_tree import leaves
-from marin_trace.ir.graph import Node
+from marin_trace.ir.graph import EdgeKind, Node
 from marin_trace.ir.interpreter import interpret
 from marin_trace.ir.refs import DeferredResult, source_of
 
@@ -615,3 +615,41 @@ def test_an_exception_in_a_body_is_the_users_own_and_leaves_no_trace_open() -> N
         body()
     assert run(5) == 5
     assert [call for call, _ in LOG.entries] == [(5,)]
+
+
+def keyword_only(first: int, *, second: int) -> None: ...
+
+
+def test_a_keyword_only_parameter_takes_nothing_by_position(at: Callable[[str], str]) -> None:
+    @step
+    def body() -> None:
+        deferred(keyword_only)(1, 2)  # type: ignore[misc]  # by position
+
+    with pytest.raises(ConfigTypeError, match=r"keyword_only\(\): too many positional arguments") as caught:
+        trace(body)
+    assert at("by position") in str(caught.value)
+
+
+def test_a_call_that_is_refused_is_not_recorded() -> None:
+    leaked: list[Any] = []
+
+    @step
+    def first() -> None:
+        leaked.append(run(1))
+
+    @step
+    def second(used: StepRef) -> None:
+        with pytest.raises(LeakedRefError, match="belongs to first"):
+            run(used, leaked[0])
+        run(2)
+
+    node = trace(lambda: second(first())).nodes[-1]
+    assert len(node.calls) == 1
+    assert [edge.kind for edge in node.edges] == [EdgeKind.ORDERING]
+
+
+def test_a_deferred_class_is_no_method_of_the_class_that_holds_it() -> None:
+    class Library:
+        config = deferred(Log)
+
+    assert Library().config([1]) == Log([1])

@@ -304,3 +304,17 @@ def test_a_group_argument_that_leads_back_to_a_member_is_a_cycle(at: Callable[[s
     with pytest.raises(CycleError, match="needs itself") as error:
         inline_groups(trace(pipeline))
     assert at("leads back") in str(error.value)
+
+
+def test_a_nonblocking_ref_that_a_group_leaves_unused_is_read_by_its_steps() -> None:
+    @step
+    def watch(ref: StepRef) -> None:
+        make("inside")
+
+    @step
+    def entry() -> None:
+        watch(make("watched").nonblocking())
+
+    flat = inline_groups(trace(entry))
+    assert [root.name for root in flat.roots] == ["inside"]
+    assert [(edge.kind.value, edge.producer.name) for edge in flat.roots[0].edges] == [("non-blocking", "watched")]

@@ -445,3 +445,48 @@ def test_a_group_is_no_node_with_edges_in_the_inlined_graph() -> None:
     assert graph.groups == ()
     assert [root.name for root in graph.roots] == ["a"]
     assert all(edge.kind is not EdgeKind.WEAK_ORDERING for node in graph.nodes for edge in node.edges)
+
+
+@step
+def pair() -> StepRef:
+    make("other")
+    return make("a")
+
+
+def places(fn: Callable[..., Any]) -> list[str]:
+    return [spec.output_path for spec in lower(trace(fn), prefix="/p") if spec.override_output_path]
+
+
+def test_two_redirects_of_one_returned_ref_are_two_members() -> None:
+    @step
+    def group() -> list[StepRef]:
+        ref = pair()
+        return [ref.with_output_path("x"), ref.with_output_path("y")]
+
+    @step
+    def entry() -> None:
+        group()
+
+    assert places(entry) == ["/p/x", "/p/y"]
+    assert len(trace(entry).nodes) == 3
+
+
+def test_a_redirect_replaces_the_step_before_and_after_nonblocking() -> None:
+    @step
+    def before() -> None:
+        run(pair().with_output_path("x").nonblocking())
+
+    @step
+    def after() -> None:
+        run(pair().nonblocking().with_output_path("x"))
+
+    assert names(trace(before)) == ["other", "a", "before"]
+    assert names(trace(after)) == ["other", "a", "after"]
+
+
+def test_a_redirect_looks_at_each_nested_group_once() -> None:
+    @step(name="nest/{depth}")
+    def nest(depth: int) -> StepRef:
+        return nest(depth - 1) if depth else make("a")
+
+    assert nest(60).with_output_path("x").name == "a"

@@ -232,3 +232,23 @@ def test_output_outside_a_step_is_an_error(at: Callable[[str], str]) -> None:
 def test_output_in_a_plain_function_under_trace_is_an_error() -> None:
     with pytest.raises(TraceError, match=r"output\(\) was called outside a step"):
         trace(lambda: output())
+
+
+def test_refs_in_a_set_are_ordered_by_name_and_line_not_by_address() -> None:
+    @step(name="item/{n}")
+    def item(n: int) -> StepRef:
+        return deferred(print)(n)
+
+    @step(name="same")
+    def same(n: int) -> StepRef:
+        return deferred(print)(n)
+
+    @step
+    def reader(refs: set[StepRef]) -> None:
+        deferred(print)(refs)
+
+    def order(numbers: list[int]) -> list[str]:
+        kept = [item(n) for n in numbers] + [same(n) for n in numbers]
+        return [str(call.arguments.values[0].items[0]) for node in reader(set(kept)).node.called for call in node.calls]
+
+    assert order([3, 1, 4, 2]) == order([2, 4, 1, 3]) == order([1, 2, 3, 4])

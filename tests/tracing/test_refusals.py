@@ -1,5 +1,6 @@
 """What refs and results refuse: every use as a value, each with its own hint, at the user's line."""
 
+import math
 import os
 import pickle
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from marin_trace import StepRef, deferred, output, step, trace
-from marin_trace.errors import ConcretizationError
+from marin_trace.errors import ConcretizationError, TraceError
 
 
 def work(*args: Any) -> Any: ...
@@ -145,3 +146,18 @@ def test_using_a_result_as_a_value_is_refused_with_its_own_hint(
         trace(body)
     assert hint in str(error.value).split("\n\nhint: ")[1]
     assert f"at {os.path.relpath(__file__)}:" in str(error.value) or Path(__file__).name in str(error.value)
+
+
+def test_an_attribute_of_a_ref_cannot_be_deleted(at: Callable[[str], str]) -> None:
+    ref = StepRef.hardcoded("gs://bucket/raw")
+    with pytest.raises(TraceError, match="cannot delete 'path' of <StepRef gs://bucket/raw>") as caught:
+        del ref.path  # deleted
+    assert at("deleted") in str(caught.value)
+
+
+def test_reflected_operators_are_refused_as_the_others_are() -> None:
+    ref = StepRef.hardcoded("gs://bucket/raw")
+    operations = [lambda: 1 // ref, lambda: divmod(1, ref), lambda: 1 @ ref, lambda: 1 & ref, lambda: 1 << ref]
+    for operation in [*operations, lambda: math.trunc(ref)]:
+        with pytest.raises(ConcretizationError, match="cannot compute with <StepRef"):
+            operation()

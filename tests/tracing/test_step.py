@@ -390,3 +390,34 @@ def test_an_exception_in_a_body_leaves_no_trace_open() -> None:
     with pytest.raises(TraceError, match="outside a step"):
         output()
     assert bad(False).name == "bad"
+
+
+def test_a_recursion_of_the_users_own_stays_what_it_is() -> None:
+    def endless(depth: int) -> int:
+        return endless(depth + 1)
+
+    @step
+    def body() -> None:
+        endless(0)
+
+    with pytest.raises(RecursionError, match="maximum recursion depth"):
+        body()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"name": 3}, "name is a text, not 3"),
+        ({"description": 3}, "description is a text, not 3"),
+        ({"timeout": "1h"}, "timeout is a number of seconds > 0, not '1h'"),
+        ({"env_vars": {1: "x"}}, "the name of an environment variable is text, not 1"),
+    ],
+)
+def test_an_option_of_another_type_is_an_error_at_the_users_line(options: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{complaint}\n  at .*test_step\.py"):
+        step(**options)(run)
+
+
+def test_one_pip_group_may_be_given_as_text() -> None:
+    [node] = trace(step(name="tpu", pip_dependency_groups="tpu")(lambda: run())).nodes
+    assert node.options.pip_dependency_groups == ("tpu",)

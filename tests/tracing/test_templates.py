@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marin_trace import StepRef, deferred, output, step, trace
+from marin_trace import ResourceConfig, StepRef, deferred, output, step, trace, unversioned
 from marin_trace.errors import StepNameError
 
 
@@ -152,3 +152,21 @@ def test_description_and_override_are_templates_over_the_same_arguments() -> Non
 
     [node] = trace(body, "a", seed=3).nodes
     assert (node.options.description, node.override_output_path) == ("3 of a", "at/a/3")
+
+
+def test_what_is_no_part_of_the_identity_may_use_unversioned_arguments() -> None:
+    @step(description="on {cores} cores", resources=lambda cores: ResourceConfig.with_cpu(cores))
+    def sized(cores: int) -> StepRef:
+        return deferred(print)(output(), cores)
+
+    [node] = trace(sized, unversioned(8)).nodes
+    assert node.options.description == "on 8 cores"
+    assert node.options.resources == ResourceConfig.with_cpu(8)
+
+
+def test_an_unversioned_argument_in_a_name_is_an_error() -> None:
+    @step(name="on/{cores}")
+    def sized(cores: int) -> None: ...
+
+    with pytest.raises(StepNameError, match=r"cores is unversioned, and the name is identity\n  at .*test_templates"):
+        sized(unversioned(8))

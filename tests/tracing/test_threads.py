@@ -108,3 +108,16 @@ def test_a_step_called_in_a_thread_of_a_body_has_a_trace_of_its_own() -> None:
 
     graph = trace(body)
     assert [node.name for node in graph.nodes] == ["inner", "body"]
+
+
+def test_a_context_that_outlives_its_body_records_nothing() -> None:
+    contexts: list[contextvars.Context] = []
+
+    @step
+    def body() -> None:
+        run(1)
+        contexts.append(contextvars.copy_context())
+
+    body()
+    with pytest.raises(TraceError, match=r"context of body, whose body has ended\n  at .*test_threads\.py"):
+        contexts[0].run(run, 2)

@@ -22,7 +22,7 @@ def inline_groups(graph: Graph) -> Graph:
     """
     if not graph.groups:
         return graph
-    read = {edge.producer for node in graph.nodes for edge in node.edges if edge.reads}
+    read = read_steps(graph)
     steps_by_group = {group: steps_of(group) for group in graph.groups}
 
     def unread(group: Group) -> list[Node]:
@@ -51,6 +51,14 @@ def inline_groups(graph: Graph) -> Graph:
     roots = [step for root in graph.roots for step in (unread(root) if isinstance(root, Group) else [root])]
     nodes = topological_order(graph.nodes, lambda node: (edge.producer for edge in edited.get(node, node).edges))
     return rewritten(Graph(nodes, (), graph.outputs, tuple(dict.fromkeys(roots))), edited)
+
+
+def read_steps(graph: Graph) -> set[Node | Group]:
+    """The steps to which another step has a data or non-blocking edge, those by way of its groups included."""
+    read = {edge.producer for node in graph.nodes for edge in node.edges if edge.reads}
+    for group in graph.groups:
+        read |= {e.producer for e in group.after if e.reads and any(step is not e.producer for step in steps_of(group))}
+    return read
 
 
 def steps_of(group: Group) -> tuple[Node, ...]:

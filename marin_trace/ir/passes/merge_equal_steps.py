@@ -2,14 +2,14 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from marin_trace.errors import CycleError, MarinTraceWarning, OptionsConflictError, explain
 from marin_trace.ir.canonical import fingerprints, memo_bytes
 from marin_trace.ir.config_tree import substitute, unversioned_parts
 from marin_trace.ir.graph import Edge, EdgeKind, Graph, Group, Node, Options, topological_order
-from marin_trace.ir.passes.inline_groups import steps_of
+from marin_trace.ir.passes.inline_groups import read_steps, steps_of
 from marin_trace.ir.passes.rewrite import rewritten
 from marin_trace.ir.refs import (
     DeferredResult,
@@ -48,6 +48,12 @@ def merge_equal_steps(graph: Graph, fingerprint_by_node: dict[Node, str] | None 
             merged_by_first[first] = _merged(merged_by_first.get(first, first), node, first, fingerprint_by_node)
     if not first_by_other:
         return graph
+    read = read_steps(graph)
+    same_by_first: dict[Node, set[Node | Group]] = {first: {first} for first in merged_by_first}
+    for other, first in first_by_other.items():
+        same_by_first[first].add(other)
+    for first, same in same_by_first.items():
+        merged_by_first[first] = _without_own_groups(merged_by_first[first], same, read)
 
     def producers_of(node: Node) -> Iterable[Any]:
         for edge in merged_by_first.get(node, node).edges:
@@ -62,6 +68,25 @@ def merge_equal_steps(graph: Graph, fingerprint_by_node: dict[Node, str] | None 
     except CycleError:
         raise _cycle(find_cycle(nodes, producers_of), first_by_other) from None
     return rewritten(dataclasses.replace(graph, nodes=kept), merged_by_first, first_by_other)
+
+
+def _without_own_groups(merged: Node, same: set[Node | Group], read: Collection[Node | Group]) -> Node:
+    """A merged step that runs after a group which it is itself a step of now: it runs after the group's other steps."""
+
+    def others(child: Node | Group) -> list[Node] | None:
+        steps = steps_of(child) if isinstance(child, Group) else ()
+        return None if same.isdisjoint(steps) else [step for step in steps if step not in same]
+
+    edges: list[Edge] = []
+    for edge in merged.edges:
+        steps = others(edge.producer)
+        weak, strong = EdgeKind.WEAK_ORDERING, EdgeKind.ORDERING
+        edges += [edge] if steps is None else [Edge(weak if step in read else strong, step) for step in steps]
+    called: dict[Node | Group, None] = {}
+    for child in merged.called:
+        steps = others(child)
+        called |= dict.fromkeys([child] if steps is None else steps)
+    return dataclasses.replace(merged, edges=tuple(edges), called=tuple(called))
 
 
 def _cycle(cycle: list[Node], first_by_other: Mapping[Any, Node]) -> CycleError:
@@ -127,9 +152,11 @@ def _merged_options(a: Options, b: Options, first: Node, other: Node) -> Options
     changes: dict[str, Any] = {}
     for name, value in b.given().items():
         mine = getattr(a, name)
-        if mine is None:
+        if mine is None or (name == "expect_fingerprint" and value.startswith(mine)):
             changes[name] = value
-        elif name in Options.RUN_OPTIONS and not _same_option(mine, value):
+        elif name == "expect_fingerprint" and mine.startswith(value):
+            continue
+        elif name in (*Options.RUN_OPTIONS, "expect_fingerprint") and not _same_option(mine, value):
             raise OptionsConflictError(
                 explain(
                     f"{first.name} is called with two different {name}",

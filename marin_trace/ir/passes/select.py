@@ -103,6 +103,7 @@ def _compiled(pattern: str, flag: str) -> re.Pattern[str]:
 
 
 def _no_match(pattern: str, flag: str, names: list[str]) -> FlagError:
+    names = list(dict.fromkeys(names))
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4) or names[:3]
     return FlagError(
         explain(
