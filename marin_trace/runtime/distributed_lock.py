@@ -31,6 +31,7 @@ from marin_trace.runtime.attempt import (
     failure_of,
     last_epoch_of,
 )
+from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import attempt_observer
 from marin_trace.runtime.liveness import living_attempt
@@ -186,10 +187,11 @@ class LockedCallable(Generic[T]):
         inputs = {path: last_epoch_of(path) for path in options.inputs}
         checks_lease = lease_check.set(attempt.lease_check())
         try:
-            value = self._body(output_path)
-            phase.now = FailurePhase.SAVE
-            if self.save is not None:
-                self.save(value, output_path)
+            with captured(attempt.log, attempt.epoch):
+                value = self._body(output_path)
+                phase.now = FailurePhase.SAVE
+                if self.save is not None:
+                    self.save(value, output_path)
         finally:
             lease_check.reset(checks_lease)
         phase.now = FailurePhase.COMMIT
