@@ -24,7 +24,7 @@ from marin_trace.runtime.driver import Driver
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.protocol import create
 from marin_trace.runtime.records import EXECUTOR_INFO
-from marin_trace.storage.files import FileStat, is_local, list_directories, list_files, local_path, sync_path
+from marin_trace.storage.files import FileStat, is_local, list_files, local_path, scan_local, sync_path
 
 __all__ = [
     "ChangeKind",
@@ -138,8 +138,20 @@ def manifest_path(log: AttemptLog, epoch: int) -> str:
 
 def data_files(output_path: str) -> dict[str, FileStat]:
     """The files of an output that are data, by relative path."""
+    return _by_relative_path(output_path, list_files(output_path, without=_NOT_DATA))
+
+
+def _by_relative_path(output_path: str, files: Iterable[FileStat]) -> dict[str, FileStat]:
     start = len(local_path(output_path)) + 1
-    return {file.path[start:]: file for file in list_files(output_path, without=_NOT_DATA)}
+    return {file.path[start:]: file for file in files}
+
+
+def _data_and_directories(output_path: str) -> tuple[dict[str, FileStat], list[str]]:
+    """The data files, and the local directories that hold them."""
+    if not is_local(output_path):
+        return data_files(output_path), []
+    files, directories = scan_local(output_path, without=_NOT_DATA)
+    return _by_relative_path(output_path, files), directories
 
 
 def write_manifest(driver: Driver, log: AttemptLog, epoch: int, before: Mapping[str, FileStat]) -> str:
@@ -164,7 +176,8 @@ def write_manifest(driver: Driver, log: AttemptLog, epoch: int, before: Mapping[
         entries = tuple(_entries(files, before, is_local(output_path)))
     except FileNotFoundError:  # of a file that was listed: the comparison names it
         entries = ()
-    _refuse_changes(output_path, files, data_files(output_path))
+    again, directories = _data_and_directories(output_path)
+    _refuse_changes(output_path, files, again)
     _warn_of_leftovers(output_path, entries)
     content = Manifest(epoch, entries).to_bytes()
     path = manifest_path(log, epoch)
@@ -172,9 +185,8 @@ def write_manifest(driver: Driver, log: AttemptLog, epoch: int, before: Mapping[
     if standing is not None and standing != content:
         raise ControlFileError(explain(f"{path} exists, and this attempt has not written it: manifests are write-once"))
     if is_local(output_path):
-        _sync([path])
         # The log's own directory is synced by whoever creates the end in it.
-        _sync(directory for directory in list_directories(output_path) if directory != log.directory)
+        _sync([path, *directories])
     return hashlib.sha256(content).hexdigest()
 
 

@@ -142,14 +142,12 @@ def test_a_fresh_attempt_has_no_leftovers(output: str, caplog: pytest.LogCapture
 
 
 def test_a_body_that_still_writes_fails_the_attempt(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listings: list[int] = []
     real = module.data_files
 
     def listed(path: str) -> Any:
-        listings.append(1)
-        if len(listings) == 2:  # between the two looks of the commit
-            write(f"{path}/late", "x")
-        return real(path)
+        found = real(path)
+        write(f"{path}/late", "x")  # between the two looks of the commit
+        return found
 
     monkeypatch.setattr(module, "data_files", listed)
     with pytest.raises(RunError, match=r"changed while it was committed: late\n(.|\n)*wait for its threads"):
