@@ -44,6 +44,7 @@ from marin_trace.storage.files import delete_file, list_files
 __all__ = [
     "Attempt",
     "attempt_of",
+    "check_inputs_unchanged",
     "draft_claim",
     "empty_output",
     "failure_of",
@@ -85,13 +86,14 @@ class Attempt:
 
         return check
 
-    def commit(self, *, record: Mapping[str, Any], inputs: Mapping[str, int]) -> None:
+    def commit(self, *, record: Mapping[str, Any], inputs: Mapping[str, int], manifest: str | None = None) -> None:
         """Ends the epoch as SUCCESS. Everything that belongs to the output has been written.
 
         Raises:
             LeaseLostError: Somebody else has ended the epoch.
         """
-        self.driver.run(commit(self.log, self._end(EndKind.SUCCESS, record=record, inputs=inputs)))
+        end = self._end(EndKind.SUCCESS, record=record, inputs=inputs, manifest=manifest)
+        self.driver.run(commit(self.log, end))
 
     def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> None:
         """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried."""
@@ -108,9 +110,11 @@ class Attempt:
         *,
         record: Mapping[str, Any] | None = None,
         inputs: Mapping[str, int] | None = None,
+        manifest: str | None = None,
         error: StepFailure | None = None,
     ) -> EndRecord:
-        return EndRecord(self.epoch, kind, self.claim.nonce, utc_now(), record or {}, inputs or {}, error=error)
+        nonce = self.claim.nonce
+        return EndRecord(self.epoch, kind, nonce, utc_now(), record or {}, inputs or {}, manifest, error)
 
     def _end_somehow(self, end: EndRecord) -> None:
         # The step's own exception is on its way to the user: a store that fails as well must not replace it.
@@ -153,6 +157,28 @@ def last_epoch_of(output_path: str) -> int:
     """The highest epoch of an output; 0 where it has no log. One request."""
     log = AttemptLog(output_path)
     return AttemptLog.last_epoch(driver_for(output_path).store.list(log.directory))[0]
+
+
+def check_inputs_unchanged(output_path: str, inputs: Mapping[str, int]) -> None:
+    """Looks whether an input was built again, or is being built again, while a body read it. One request for each.
+
+    Args:
+        output_path: Of the step that read them.
+        inputs: The epoch of each when the body began, by output path.
+
+    Raises:
+        RunError: It names the input.
+    """
+    for path, epoch in inputs.items():
+        # Epochs have no gaps: a later one exists if and only if the next one does.
+        if driver_for(path).store.get(AttemptLog(path).claim(epoch + 1)) is not None:
+            raise RunError(
+                explain(
+                    f"{path} was built again while {output_path} read it",
+                    facts={"attempt that was read": epoch, "attempt now": last_epoch_of(path)},
+                    hint="run again: what was made from the old input is not committed",
+                )
+            )
 
 
 def empty_output(output_path: str) -> None:

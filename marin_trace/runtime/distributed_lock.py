@@ -22,11 +22,21 @@ from marin_trace.errors import (
     explain,
 )
 from marin_trace.io import lease_check, running_body
-from marin_trace.runtime.attempt import Attempt, attempt_of, draft_claim, empty_output, failure_of, last_epoch_of
+from marin_trace.runtime.attempt import (
+    Attempt,
+    attempt_of,
+    check_inputs_unchanged,
+    draft_claim,
+    empty_output,
+    failure_of,
+    last_epoch_of,
+)
+from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import attempt_observer
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
+from marin_trace.runtime.manifest import data_files, write_manifest
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.protocol import ClaimPolicy, Held, claim_epoch
 from marin_trace.runtime.records import write_step_info
@@ -171,19 +181,23 @@ class LockedCallable(Generic[T]):
         output_path, options = attempt.log.output_path, self.options
         if options.fresh:
             empty_output(output_path)
+        before = data_files(output_path)
         if options.info is not None:
             write_step_info(output_path, options.info, provenance=options.provenance, epoch=attempt.epoch)
         inputs = {path: last_epoch_of(path) for path in options.inputs}
         checks_lease = lease_check.set(attempt.lease_check())
         try:
-            value = self._body(output_path)
-            phase.now = FailurePhase.SAVE
-            if self.save is not None:
-                self.save(value, output_path)
+            with captured(attempt.log, attempt.epoch):
+                value = self._body(output_path)
+                phase.now = FailurePhase.SAVE
+                if self.save is not None:
+                    self.save(value, output_path)
         finally:
             lease_check.reset(checks_lease)
         phase.now = FailurePhase.COMMIT
-        attempt.commit(record=options.record, inputs=inputs)
+        check_inputs_unchanged(output_path, inputs)
+        manifest = write_manifest(attempt.driver, attempt.log, attempt.epoch, before)
+        attempt.commit(record=options.record, inputs=inputs, manifest=manifest)
         return value
 
     def _body(self, output_path: str) -> T:
