@@ -255,5 +255,20 @@ def test_an_input_that_was_built_again_meanwhile_fails_the_attempt(tmp_path: Pat
     assert read_status(output).inputs == {upstream: 2}
 
 
+def test_an_input_that_is_being_built_again_is_not_read(tmp_path: Path) -> None:
+    upstream, output = str(tmp_path / "up"), str(tmp_path / "out")
+    locked(lambda path: 1)(upstream)
+    ran: list[str] = []
+
+    def read(path: str) -> None:
+        with pytest.raises(RunError, match=rf"{upstream} is being built again, and {output} was about to read it"):
+            locked(ran.append, inputs=(upstream,))(output)
+
+    locked(read, rerun_of=1)(upstream)
+    assert ran == []
+    locked(ran.append, inputs=(upstream,))(output)
+    assert ran == [output]
+
+
 def test_the_data_of_an_output_that_is_not_there_is_nothing(local: Path) -> None:
     assert data_files(str(local)) == {}
