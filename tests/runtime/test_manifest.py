@@ -116,6 +116,26 @@ def test_the_bytes_read_for_checksums_are_bounded(local: Path, monkeypatch: pyte
     assert [entry.checksum is None for entry in manifest_of(str(local)).files] == [False, True]
 
 
+def test_many_files_are_synced_and_listed_all(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    def body(path: str) -> None:
+        for number in range(200):
+            Path(path, f"{number:03}").write_text(str(number))
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    distributed_lock(body)(str(local))
+    names = [f"{number:03}" for number in range(200)]
+    assert [entry.path for entry in manifest_of(str(local)).files] == names
+    assert {str(local / name) for name in names} <= set(synced)
+    assert kinds(str(local)) == {}
+
+
 def test_files_that_an_earlier_attempt_left_are_marked_and_warned_of(
     local: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
