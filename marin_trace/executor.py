@@ -5,6 +5,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
@@ -93,12 +94,14 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
     except FlagError as error:
         exit_with(error, USAGE_ERROR)
     except RunFailedError as error:
-        _print_failures(error)
+        with suppress(BrokenPipeError):  # nobody reads it: the exit code still tells
+            _print_failures(error)
         raise SystemExit(RUN_FAILED) from None
     except MarinTraceError as error:
         exit_with(error, RUN_FAILED)
     except KeyboardInterrupt as error:
-        print("interrupted: the steps of this machine were released", file=sys.stderr)
+        with suppress(BrokenPipeError):
+            print("interrupted: the steps of this machine were released", file=sys.stderr)
         raise SystemExit(exit_code_of(error)) from None
     except BrokenPipeError:
         raise SystemExit(OUTPUT_CLOSED) from None

@@ -78,7 +78,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     yield run
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def began(tmp_path: Path) -> None:
@@ -148,6 +151,14 @@ def test_a_closed_output_fails_no_step(start: Start, tmp_path: Path) -> None:
     assert "BrokenPipe" not in errors
     log = tmp_path / "out" / "speaks" / ".executor" / "000001.log"
     assert log.read_text().count("\n") == 20_000
+
+
+def test_a_failure_is_the_exit_code_though_nobody_reads_about_it(start: Start) -> None:
+    process = start("fails")
+    for stream in (process.stdout, process.stderr):
+        assert stream is not None
+        stream.close()
+    assert process.wait(60) == 1
 
 
 @pytest.mark.parametrize(("step", "flags", "code"), [("speaks", (), 0), ("fails", (), 1), ("fails", ("--no",), 2)])

@@ -6,7 +6,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, assert_never, final
@@ -92,8 +92,8 @@ class Attempt:
         Raises:
             LeaseLostError: Somebody else has ended the epoch.
         """
-        end = self._end(EndKind.SUCCESS, record=record, inputs=inputs, manifest=manifest)
-        self.driver.run(commit(self.log, end))
+        end = self._end(EndKind.SUCCESS, record=record, inputs=inputs)
+        self.driver.run(commit(self.log, replace(end, manifest=manifest)))
 
     def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> None:
         """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried."""
@@ -110,11 +110,9 @@ class Attempt:
         *,
         record: Mapping[str, Any] | None = None,
         inputs: Mapping[str, int] | None = None,
-        manifest: str | None = None,
         error: StepFailure | None = None,
     ) -> EndRecord:
-        nonce = self.claim.nonce
-        return EndRecord(self.epoch, kind, nonce, utc_now(), record or {}, inputs or {}, manifest, error)
+        return EndRecord(self.epoch, kind, self.claim.nonce, utc_now(), record or {}, inputs or {}, error=error)
 
     def _end_somehow(self, end: EndRecord) -> None:
         # The step's own exception is on its way to the user: a store that fails as well must not replace it.

@@ -29,11 +29,11 @@ from marin_trace.runtime.attempt import (
     draft_claim,
     empty_output,
     failure_of,
-    last_epoch_of,
 )
 from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import attempt_observer
+from marin_trace.runtime.inputs import epochs_of_inputs
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
 from marin_trace.runtime.manifest import data_files, write_manifest
@@ -184,7 +184,7 @@ class LockedCallable(Generic[T]):
         before = data_files(output_path)
         if options.info is not None:
             write_step_info(output_path, options.info, provenance=options.provenance, epoch=attempt.epoch)
-        inputs = {path: last_epoch_of(path) for path in options.inputs}
+        inputs = epochs_of_inputs(output_path, options.inputs)
         checks_lease = lease_check.set(attempt.lease_check())
         try:
             with captured(attempt.log, attempt.epoch):

@@ -150,14 +150,14 @@ class StepRunner:
         if limit < 1:
             raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
         run = _Run(plan, replace(options, provenance=options.provenance or current_provenance()), limit, self._clock)
-        return self._execute(run)
+        with routed_output():
+            return self._execute(run)
 
     def _execute(self, run: "_Run") -> RunReport:
         started_at, began = utc_now(), self._clock()
         record = _RecordWriter(run, started_at)
         try:
-            with routed_output():
-                run.execute(self._tell)
+            run.execute(self._tell)
         except BaseException as error:
             logger.warning(f"run {run.options.run_id}: {type(error).__name__}, stopping {len(run.in_flight)} steps")
             self._stop(run)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -78,21 +79,27 @@ def held(prefix: str) -> Iterator[str]:
         assert isinstance(running.exception(30), LeaseLostError | None)
 
 
+DIE_IN_AN_ATTEMPT = """
+import dataclasses, os, pathlib, signal, sys
+from marin_trace.runtime.attempt import draft_claim
+from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.storage.control_store import control_store_for
+
+output = sys.argv[1]
+log, claim = AttemptLog(output), dataclasses.replace(draft_claim(lease_s=120), epoch=1)
+assert control_store_for(output).put_if_absent(log.claim(1), claim.to_bytes())
+pathlib.Path(output, "part").write_text("half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 @pytest.fixture
-def abandoned(prefix: str, tmp_path: Path) -> str:
-    """An output whose builder was killed."""
+def abandoned(prefix: str) -> str:
+    """An output whose builder was killed, with everything that could have released its claim."""
     output = f"{prefix}/abandoned"
-    launcher = ROOT / "tests" / "runtime" / "launcher.py"
-    process = subprocess.Popen(
-        [sys.executable, str(launcher), "hold", output],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"claimed\n"
-    process.kill()
-    process.communicate()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    died = subprocess.run([sys.executable, "-c", DIE_IN_AN_ATTEMPT, output], env=environment, check=False)
+    assert died.returncode == -signal.SIGKILL
     return output
 
 

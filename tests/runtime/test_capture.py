@@ -16,7 +16,7 @@ from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.remote import remote
-from marin_trace.runtime.step_runner import StepRunner
+from marin_trace.runtime.step_runner import EventKind, RunEvent, StepRunner
 from marin_trace.storage.control_store import control_store_for
 
 logger = logging.getLogger(__name__)
@@ -124,6 +124,28 @@ def test_a_thread_that_was_given_the_context_is_kept_and_what_comes_late_is_not(
     may_print.set()
     threads[0].join()
     assert log_of(step) == "from a thread\n"
+
+
+def test_what_an_interrupted_body_says_last_is_kept(make_step) -> None:
+    began = threading.Event()
+
+    def body(path: str) -> None:
+        began.set()
+        try:
+            while True:
+                began.wait(0.01)
+        finally:
+            print("cleaned up")
+
+    def interrupt(event: RunEvent) -> None:
+        if event.kind is EventKind.STARTED and event.step.name == "last":
+            assert began.wait(30)
+            raise KeyboardInterrupt
+
+    step = make_step("first", body)
+    with pytest.raises(KeyboardInterrupt):
+        StepRunner(on_event=interrupt, stop_grace_s=30).run([step, make_step("last")])
+    assert log_of(step) == "cleaned up\n"
 
 
 class ClosedPipe(io.StringIO):
