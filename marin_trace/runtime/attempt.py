@@ -6,17 +6,19 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, assert_never, final
 
 from marin_trace.errors import (
+    MarinTraceError,
     PreviousTaskFailedError,
     RunError,
     StepAlreadyDone,
     StepHeldElsewhere,
     StorageError,
+    WorkerError,
     explain,
 )
 from marin_trace.runtime.driver import Driver, driver_for
@@ -29,15 +31,18 @@ from marin_trace.runtime.log_records import (
     FailurePhase,
     StepFailure,
 )
+from marin_trace.runtime.operations import Act, FinishingAct
 from marin_trace.runtime.protocol import (
     AlreadyDone,
     Claimed,
     ClaimOutcome,
+    EngineSilent,
     FailedBefore,
     Held,
     check_not_ended,
     commit,
     end_attempt,
+    finish,
 )
 from marin_trace.storage.files import delete_file, list_files
 
@@ -65,13 +70,19 @@ class Attempt:
     """A claim that this process holds."""
 
     driver: Driver
+    """Answers `ReadLease` for it, and what `finish` asks to be done."""
     log: AttemptLog
-    claim: ClaimRecord
+    claimed: Claimed
+
+    @property
+    def claim(self) -> ClaimRecord:
+        """The claim."""
+        return self.claimed.claim
 
     @property
     def epoch(self) -> int:
         """The epoch that it owns."""
-        return self.claim.epoch
+        return self.claimed.claim.epoch
 
     def lease_check(self) -> Callable[[], None]:
         """What `marin_trace.io.check_lease` calls in this body: a look at the log every eighth of the lease."""
@@ -86,14 +97,34 @@ class Attempt:
 
         return check
 
-    def commit(self, *, record: Mapping[str, Any], inputs: Mapping[str, int], manifest: str | None = None) -> None:
+    def commit(self, *, record: Mapping[str, Any], inputs: Mapping[str, int]) -> None:
         """Ends the epoch as SUCCESS. Everything that belongs to the output has been written.
 
         Raises:
             LeaseLostError: Somebody else has ended the epoch.
         """
-        end = self._end(EndKind.SUCCESS, record=record, inputs=inputs)
-        self.driver.run(commit(self.log, replace(end, manifest=manifest)))
+        self.driver.run(commit(self.log, self._end(EndKind.SUCCESS, record=record, inputs=inputs)))
+
+    def finish(
+        self,
+        acts: Mapping[FinishingAct, Callable[[], Any]],
+        *,
+        record: Mapping[str, Any],
+        inputs: Mapping[str, int],
+    ) -> None:
+        """What follows the body's return, in the protocol's order, and the commit at its end.
+
+        Args:
+            acts: What to do for each act; the manifest's returns its digest.
+            record: Stored in the end.
+            inputs: The epoch of each input when the body began, by output path.
+
+        Raises:
+            LeaseLostError: The lease is lost, or somebody else has ended the epoch: nothing is committed.
+            Exception: What an act raises.
+        """
+        driver = self.driver.answering({Act: lambda operation: acts[operation.what]()})
+        driver.run(finish(self.log, self._end(EndKind.SUCCESS, record=record, inputs=inputs)))
 
     def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> None:
         """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried."""
@@ -112,7 +143,7 @@ class Attempt:
         inputs: Mapping[str, int] | None = None,
         error: StepFailure | None = None,
     ) -> EndRecord:
-        return EndRecord(self.epoch, kind, self.claim.nonce, utc_now(), record or {}, inputs or {}, error=error)
+        return EndRecord(self.epoch, kind, self.claimed.attempt, utc_now(), record or {}, inputs or {}, error=error)
 
     def _end_somehow(self, end: EndRecord) -> None:
         # The step's own exception is on its way to the user: a store that fails as well must not replace it.
@@ -147,7 +178,7 @@ def attempt_of(driver: Driver, log: AttemptLog, outcome: ClaimOutcome) -> Attemp
         StepHeldElsewhere: A live attempt holds it.
     """
     if isinstance(outcome, Claimed):
-        return Attempt(driver, log, outcome.claim)
+        return Attempt(driver, log, outcome)
     raise _refusal(log.output_path, outcome)
 
 
@@ -187,7 +218,7 @@ def empty_output(output_path: str) -> None:
             delete_file(file.path)
 
 
-def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore) -> RunError:
+def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore | EngineSilent) -> MarinTraceError:
     match outcome:
         case AlreadyDone():
             return StepAlreadyDone(explain(f"{output_path} is finished already (attempt {outcome.epoch})"))
@@ -198,6 +229,10 @@ def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore) -> Ru
             )
         case FailedBefore():
             return previous_failure(output_path, outcome)
+        case EngineSilent():
+            return WorkerError(
+                explain(f"{outcome.job.cluster} does not answer: {output_path} was not claimed for a job")
+            )
         case _:
             assert_never(outcome)
 

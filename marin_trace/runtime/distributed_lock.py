@@ -36,8 +36,9 @@ from marin_trace.runtime.executable import attempt_observer
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
 from marin_trace.runtime.manifest import data_files, write_manifest
+from marin_trace.runtime.operations import FinishingAct, LeaseView, ReadLease
 from marin_trace.runtime.options import AttemptOptions
-from marin_trace.runtime.protocol import ClaimPolicy, Held, claim_epoch
+from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
@@ -90,6 +91,9 @@ class LockedCallable(Generic[T]):
     _waited_for: dict[str, int] = field(default_factory=dict[str, int], repr=False, compare=False)
     """The epoch that was first seen held by another, by output path."""
 
+    _seen: dict[str, Sighting] = field(default_factory=dict[str, Sighting], repr=False, compare=False)
+    """What the last look at an output that is held by another saw, by output path."""
+
     @property
     def __wrapped__(self) -> Callable[[str], T]:
         """The function, unlocked."""
@@ -134,7 +138,9 @@ class LockedCallable(Generic[T]):
             StepHeldElsewhere: Another attempt holds it.
             LeaseLostError: The claim was lost; nothing was committed.
         """
-        driver, log = driver_for(output_path), AttemptLog(output_path)
+        unlimited = LeaseView(float("inf"), 0.0)
+        driver = driver_for(output_path).answering({ReadLease: lambda operation: unlimited})
+        log = AttemptLog(output_path)
         for retries_left in range(self.options.retries, -1, -1):
             options = self.options
             draft = draft_claim(lease_s=options.lease_seconds, run_id=options.run_id, rerun_of=options.rerun_of)
@@ -165,8 +171,9 @@ class LockedCallable(Generic[T]):
             rerun_of=self.options.rerun_of,
             waited_for=self._waited_for.get(log.output_path),
         )
-        outcome = driver.run(claim_epoch(log, draft, policy))
+        outcome = driver.run(claim_epoch(log, draft, policy, self._seen.get(log.output_path)))
         if isinstance(outcome, Held):
+            self._seen[log.output_path] = outcome.seen
             self._waited_for.setdefault(log.output_path, outcome.claim.epoch)
         attempt = attempt_of(driver, log, outcome)
         observer = attempt_observer.get()
@@ -187,16 +194,29 @@ class LockedCallable(Generic[T]):
         checks_lease = lease_check.set(attempt.lease_check())
         try:
             value = self._body(output_path)
-            phase.now = FailurePhase.SAVE
-            if self.save is not None:
-                self.save(value, output_path)
+            attempt.finish(
+                {
+                    FinishingAct.SAVE: lambda: self._save(value, output_path, phase),
+                    FinishingAct.LOOK_AT_INPUTS: lambda: self._look_at_inputs(output_path, inputs, phase),
+                    FinishingAct.WRITE_MANIFEST: lambda: write_manifest(
+                        attempt.driver, attempt.log, attempt.epoch, before
+                    ),
+                },
+                record=options.record,
+                inputs=inputs,
+            )
         finally:
             lease_check.reset(checks_lease)
+        return value
+
+    def _save(self, value: T, output_path: str, phase: "_Phase") -> None:
+        phase.now = FailurePhase.SAVE
+        if self.save is not None:
+            self.save(value, output_path)
+
+    def _look_at_inputs(self, output_path: str, inputs: dict[str, int], phase: "_Phase") -> None:
         phase.now = FailurePhase.COMMIT
         check_inputs_unchanged(output_path, inputs)
-        manifest = write_manifest(attempt.driver, attempt.log, attempt.epoch, before)
-        attempt.commit(record=options.record, inputs=inputs, manifest=manifest)
-        return value
 
     def _body(self, output_path: str) -> T:
         is_running = running_body.set(True)

@@ -20,14 +20,14 @@ import os
 import stat
 import tempfile
 import threading
-import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
 from marin_trace.errors import StorageError, explain
-from marin_trace.runtime.log_records import ClaimRecord
+from marin_trace.runtime.clock import boottime
+from marin_trace.runtime.log_records import ClaimRecord, StartRecord
 
 __all__ = [
     "OWNERS_VARIABLE",
@@ -95,15 +95,16 @@ def living_attempt(nonce: str) -> Generator[None, None, None]:
         _identity.attempts.discard(nonce)
 
 
-def owner_is_gone(claim: ClaimRecord) -> bool:
-    """Whether a claim's owner, and every process that it started, is certainly dead.
+def owner_is_gone(claim: ClaimRecord | StartRecord) -> bool:
+    """Whether a claim's owner (of a start: the job's process), and every process that it started, is certainly dead.
 
     Returns:
         False also where nothing is known: the file is not on this machine, or a process of this user cannot be read.
     """
     nonce = claim.process_nonce
     if nonce == _identity.nonce:
-        return claim.nonce not in _identity.attempts
+        attempt = claim.attempt if isinstance(claim, StartRecord) else claim.nonce
+        return attempt not in _identity.attempts
     if nonce in _identity.gone:
         return True
     path = runtime_directory() / nonce
@@ -153,8 +154,7 @@ class _Birth:
     @classmethod
     def now(cls) -> "_Birth":
         """This process's."""
-        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        return cls(_boot_id(), _pid_namespace(), time.clock_gettime(clock))
+        return cls(_boot_id(), _pid_namespace(), boottime())
 
     @classmethod
     def read(cls, path: Path) -> "_Birth | None":

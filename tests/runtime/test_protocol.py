@@ -7,18 +7,31 @@ import pytest
 
 from marin_trace.errors import ControlFileError, LeaseLostError
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StepFailure
+from marin_trace.runtime.operations import (
+    Act,
+    AskEngine,
+    EngineWord,
+    FinishingAct,
+    Get,
+    GetMany,
+    LeaseView,
+    List,
+    Now,
+    Pause,
+    ProbeOwner,
+    Program,
+    Put,
+    PutIfAbsent,
+    ReadLease,
+    ReadyKeeper,
+    Say,
+)
 from marin_trace.runtime.protocol import (
     AlreadyDone,
     Claimed,
     ClaimPolicy,
     FailedBefore,
-    Get,
     Held,
-    List,
-    ProbeOwner,
-    Program,
-    Put,
-    PutIfAbsent,
     claim_epoch,
     commit,
     end_attempt,
@@ -35,21 +48,29 @@ class FakeStore:
         self.files: dict[str, bytes] = {}
         self.dead: set[str] = set()
         self.operations: list[Any] = []
+        self.said: list[str] = []
+        self.acts: list[FinishingAct] = []
+        self.words: dict[str, EngineWord] = {}
+        self.now = 0.0
+        self.lease = LeaseView(120.0, 0.0)
         self.loses_answer = False
+        self.errors: list[Exception] = []
         self.before_each: Callable[[Any], None] = lambda operation: None
 
     def run(self, program: Program[Any]) -> Any:
-        answer = None
+        answer, error = None, None
         while True:
             try:
-                operation = program.send(answer)
+                operation = program.send(answer) if error is None else program.throw(error)
             except StopIteration as stop:
                 return stop.value
             self.before_each(operation)
             self.operations.append(operation)
-            answer = self.answer(operation)
+            is_request = isinstance(operation, PutIfAbsent | Put | Get | GetMany | List)
+            error = self.errors.pop(0) if is_request and self.errors else None
+            answer = self.answer(operation) if error is None else None
 
-    def answer(self, operation: Any) -> Any:
+    def answer(self, operation: Any) -> Any:  # noqa: PLR0912
         match operation:
             case List(directory):
                 return sorted(path.rpartition("/")[2] for path in self.files if path.startswith(f"{directory}/"))
@@ -62,8 +83,27 @@ class FakeStore:
                 is_new = path not in self.files
                 self.files.setdefault(path, content)
                 return is_new and not self.loses_answer
+            case GetMany(paths):
+                return [self.files.get(path) for path in paths]
             case ProbeOwner(claim):
                 return claim.process_nonce in self.dead
+            case Now():
+                return self.now
+            case Pause(_, high):
+                self.now += high
+                return None
+            case Say(message):
+                self.said.append(message)
+                return None
+            case ReadyKeeper():
+                return None
+            case ReadLease():
+                return self.lease
+            case Act(what):
+                self.acts.append(what)
+                return "digest"
+            case AskEngine(job):
+                return self.words.get(job.name, EngineWord.GONE)
         raise AssertionError(f"no answer to {operation}")
 
 
