@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from marin_trace.errors import (
     WorkerError,
     explain,
 )
+from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import leave_claim_open, process_nonce
 from marin_trace.runtime.log_records import (
@@ -31,8 +31,9 @@ from marin_trace.runtime.log_records import (
     FailurePhase,
     StepFailure,
 )
-from marin_trace.runtime.operations import Act, FinishingAct
+from marin_trace.runtime.operations import Act, FinishingAct, Program
 from marin_trace.runtime.protocol import (
+    HEARTBEAT_FRACTION,
     AlreadyDone,
     Claimed,
     ClaimOutcome,
@@ -43,6 +44,8 @@ from marin_trace.runtime.protocol import (
     commit,
     end_attempt,
     finish,
+    release,
+    require_lease,
 )
 from marin_trace.storage.files import delete_file, list_files
 
@@ -85,14 +88,16 @@ class Attempt:
         return self.claimed.claim.epoch
 
     def lease_check(self) -> Callable[[], None]:
-        """What `marin_trace.io.check_lease` calls in this body: a look at the log every eighth of the lease."""
-        due = time.monotonic() + self.claim.lease_s / 8
+        """What `marin_trace.io.check_lease` calls in this body: a look at the lease, and at the log now and then."""
+        period = self.claim.lease_s * HEARTBEAT_FRACTION
+        end, due = self._end(EndKind.SUCCESS), boottime() + period
 
         def check() -> None:
             nonlocal due
-            if time.monotonic() < due:
+            self.driver.run(require_lease(self.log, end))
+            if boottime() < due:
                 return
-            due = time.monotonic() + self.claim.lease_s / 8
+            due = boottime() + period
             self.driver.run(check_not_ended(self.log, self.epoch))
 
         return check
@@ -126,14 +131,22 @@ class Attempt:
         driver = self.driver.answering({Act: lambda operation: acts[operation.what]()})
         driver.run(finish(self.log, self._end(EndKind.SUCCESS, record=record, inputs=inputs)))
 
-    def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> None:
-        """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried."""
-        kind = EndKind.RELEASED if retried else EndKind.FAILED
-        self._end_somehow(self._end(kind, record=record, error=failure))
+    def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> bool:
+        """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried.
+
+        Returns:
+            Whether it may be retried: somebody may have asked for its end.
+        """
+        if not retried:
+            self._end_somehow(end_attempt(self.log, self._end(EndKind.FAILED, record=record, error=failure)))
+            return False
+        released = self._end(EndKind.RELEASED, record=record, error=failure)
+        standing = self._end_somehow(release(self.log, released))
+        return standing is not None and standing.kind is EndKind.RELEASED
 
     def release(self, failure: StepFailure | None = None) -> None:
-        """Ends the epoch as RELEASED: no verdict on the step."""
-        self._end_somehow(self._end(EndKind.RELEASED, error=failure))
+        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end."""
+        self._end_somehow(release(self.log, self._end(EndKind.RELEASED, error=failure)))
 
     def _end(
         self,
@@ -145,13 +158,14 @@ class Attempt:
     ) -> EndRecord:
         return EndRecord(self.epoch, kind, self.claimed.attempt, utc_now(), record or {}, inputs or {}, error=error)
 
-    def _end_somehow(self, end: EndRecord) -> None:
+    def _end_somehow(self, program: Program[EndRecord]) -> EndRecord | None:
         # The step's own exception is on its way to the user: a store that fails as well must not replace it.
         try:
-            self.driver.run(end_attempt(self.log, end))
+            return self.driver.run(program)
         except StorageError as error:
             leave_claim_open()
-            logger.error(f"{self.log.output_path}: attempt {self.epoch} not ended as {end.kind}: {error}")  # noqa: TRY400
+            logger.error(f"{self.log.output_path}: attempt {self.epoch} could not be ended: {error}")  # noqa: TRY400
+            return None
 
 
 def draft_claim(*, lease_s: float, run_id: str | None = None, rerun_of: int | None = None) -> ClaimRecord:

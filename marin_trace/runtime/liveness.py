@@ -32,6 +32,7 @@ from marin_trace.runtime.log_records import ClaimRecord, StartRecord
 __all__ = [
     "OWNERS_VARIABLE",
     "leave_claim_open",
+    "liveness_descriptor",
     "living_attempt",
     "owner_is_gone",
     "process_nonce",
@@ -78,6 +79,14 @@ def process_nonce() -> str:
             _identity.nonce = nonce
             atexit.register(_remove_file, nonce)
         return _identity.nonce
+
+
+def liveness_descriptor() -> int:
+    """The open, locked file of this process: who inherits it keeps the lock as long as it lives."""
+    process_nonce()
+    descriptor = _identity.descriptor
+    assert descriptor is not None
+    return descriptor
 
 
 def leave_claim_open() -> None:

@@ -90,6 +90,7 @@ __all__ = [
     "insist",
     "observe",
     "read_state",
+    "release",
     "request_cancel",
     "require_lease",
     "seal",
@@ -580,6 +581,20 @@ def end_attempt(log: AttemptLog, end: EndRecord, *, patience_s: float = PATIENCE
     if standing.write_id == end.write_id and end.kind in (EndKind.SUCCESS, EndKind.FAILED):
         yield from _put_token(log, end.kind.value)
     return standing
+
+
+def release(log: AttemptLog, end: EndRecord) -> Program[EndRecord]:
+    """Ends the caller's own epoch without a verdict, or as FAILED where its end was asked for.
+
+    Returns:
+        The end that stands.
+    """
+    path = log.cancel(end.epoch)
+    cancel: bytes | None = yield from insist(Get(path), PATIENCE_S)
+    if cancel is not None:
+        failure = cancelled_failure(CancelRecord.from_bytes(cancel, path))
+        end = replace(end, kind=EndKind.FAILED, error=failure)
+    return (yield from end_attempt(log, end))
 
 
 def _put_token(log: AttemptLog, token: str) -> Program[None]:

@@ -153,7 +153,9 @@ def test_an_owner_that_was_fenced_commits_nothing(output: str) -> None:
     assert read_status(output).kind is StatusKind.FENCED
 
 
-def test_a_body_may_ask_whether_it_still_owns_its_step(output: str) -> None:
+def test_a_body_may_ask_whether_it_still_owns_its_step(tmp_path: Path) -> None:
+    output = f"memory://{tmp_path.name}/out"  # on a disk the keeper would kill this process at once
+
     def body(path: str) -> None:
         check_lease()
         fenced = EndRecord(1, EndKind.FENCED, "observer", "2026-01-01T00:00:00")
