@@ -169,7 +169,7 @@ def keep(kept: KeptClaim) -> Program[Kept]:
             case BeatResult.ENDED:
                 # Somebody took the step over: every further write would be into another's output.
                 why, last = "somebody else has ended it", float("-inf")
-            case BeatResult.CANCELLED:
+            case _:  # cancelled
                 why = "somebody asked for its end"
         return (yield from _stop(kept, last, why))
 

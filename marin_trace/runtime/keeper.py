@@ -18,6 +18,7 @@ import ctypes
 import json
 import logging
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -36,12 +37,14 @@ from marin_trace.runtime.operations import LeaseView
 from marin_trace.runtime.process_tree import descendants_of, kill_all
 from marin_trace.runtime.protocol import KILL_FRACTION, LEASE_FRACTION, Claimed
 
-__all__ = ["HeldLease", "forget_claim", "hold_claim", "ready_keeper", "wait_for_an_end"]
+__all__ = ["HeldLease", "dismiss_keeper", "forget_claim", "hold_claim", "ready_keeper", "wait_for_an_end"]
 
 logger = logging.getLogger(__name__)
 
 _SELF_KILL_DELAY: Final = 0.05
 """Of the lease: how much longer than the keeper this process waits before it kills itself."""
+_EXIT_LIMIT_S: Final = 1.0
+"""For how long a keeper that keeps nothing may take to exit before it is killed."""
 _KERNEL_MODULE: Final = "ipykernel"
 """Loaded in every notebook's kernel."""
 
@@ -107,6 +110,7 @@ class _Watch:
         self._process: subprocess.Popen[bytes] | None = None
         self._wakes, self._wake = os.pipe()
         self._thread: threading.Thread | None = None
+        self._sleeps_until = float("inf")
         self.is_over = False
 
     def ready(self) -> None:
@@ -124,8 +128,8 @@ class _Watch:
             self._leases[lease.kept.attempt] = lease
             if self._process is None or not self._tell(_wish(lease)):
                 self._start()
-            elif len(self._leases) == 1:
-                os.write(self._wake, b"!")  # the watch slept without a limit
+            elif lease.sent_at + LEASE_FRACTION * lease.lease_s < self._sleeps_until:
+                os.write(self._wake, b"!")
 
     def forget(self, attempt: str) -> None:
         with self._lock:
@@ -168,18 +172,15 @@ class _Watch:
         return True
 
     def _watch(self) -> None:
-        import select
-
         buffers: dict[int, bytes] = {}
         while not self.is_over:
             process = self._process
-            assert process is not None
-            assert process.stdout is not None
-            news = process.stdout.fileno()
-            ready, _, _ = select.select([news, self._wakes], [], [], self._next_look())
+            news = -1 if process is None or process.stdout is None else process.stdout.fileno()
+            watched = [descriptor for descriptor in (news, self._wakes) if descriptor >= 0]
+            ready, _, _ = select.select(watched, [], [], self._next_look())
             if self._wakes in ready:
                 os.read(self._wakes, 1 << 10)
-            if news in ready:
+            if news in ready and process is not None:
                 read = os.read(news, 1 << 16)
                 *lines, buffers[news] = (buffers.get(news, b"") + read).split(b"\n")
                 for line in lines:
@@ -189,17 +190,14 @@ class _Watch:
             self._look_at_clocks()
 
     def _replace(self, process: "subprocess.Popen[bytes]") -> None:
-        process.wait()
         with self._lock:
             if self.is_over or process is not self._process:
                 return
-            if not self._leases:
-                self._process = None
-                self._thread = None
-                self.is_over = True
-                return
-            logger.warning(f"the lease keeper (process {process.pid}) died: another is started")
-            self._start()
+            process.communicate()
+            self._process = None
+            if self._leases:
+                logger.warning(f"the lease keeper (process {process.pid}) died: another is started")
+                self._start()
 
     def _learn(self, message: dict[str, Any]) -> None:
         match message:
@@ -222,7 +220,8 @@ class _Watch:
             for lease in list(self._leases.values())
             if not (lease.lost is not None and _KERNEL_MODULE in sys.modules)
         ]
-        return max(0.0, min(dues) - now) if dues else None
+        self._sleeps_until = min(dues, default=float("inf"))
+        return max(0.0, self._sleeps_until - now) if dues else None
 
     def _look_at_clocks(self) -> None:
         now = boottime()
@@ -247,13 +246,29 @@ class _Watch:
         kill_all(descendants_of(os.getpid()) - keeper, set[int], limit_s=0.05 * lease.lease_s)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def close(self) -> None:
-        """At exit: a keeper without claims ends with its pipe; one with claims waits for this process's death."""
-        self.is_over = True
-        process = self._process
-        if process is None or process.stdin is None or self._leases:
-            return
-        process.stdin.close()
+    def dismiss(self) -> None:
+        """Ends the keeper and the watch, if nothing is held. A keeper of claims that stay waits for our death."""
+        with self._lock:
+            process, thread = self._process, self._thread
+            if self.is_over or self._leases:
+                return
+            self.is_over = True
+        os.write(self._wake, b"!")
+        if thread is not None:
+            thread.join()
+        if process is not None:
+            _end(process)
+        os.close(self._wake)
+        os.close(self._wakes)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a keeper that keeps nothing: it exits when its pipe is closed, if it runs at all."""
+    try:
+        process.communicate(timeout=_EXIT_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def _wish(lease: HeldLease) -> dict[str, Any]:
@@ -279,6 +294,7 @@ class _Process:
     """What this process holds; made when it is first needed."""
 
     watch: _Watch | None = None
+    is_registered: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -290,7 +306,9 @@ def _the_watch() -> _Watch:
     with _process.lock:
         if _process.watch is None or _process.watch.is_over:
             _process.watch = _Watch()
-            atexit.register(_process.watch.close)
+            if not _process.is_registered:
+                atexit.register(dismiss_keeper)
+                _process.is_registered = True
         return _process.watch
 
 
@@ -302,6 +320,14 @@ def ready_keeper(output_path: str) -> None:
     """
     if not output_path.startswith("memory://"):
         _the_watch().ready()
+
+
+def dismiss_keeper() -> None:
+    """Ends this process's keeper, unless a claim is held still; the next claim starts another. Takes milliseconds."""
+    with _process.lock:
+        watch = _process.watch
+        if watch is not None:
+            watch.dismiss()
 
 
 def hold_claim(output_path: str, claimed: Claimed, *, awaits_start: bool = False) -> HeldLease:

@@ -83,6 +83,8 @@ class _Keeper:
                 for line in lines:
                     self._obey(json.loads(line))
                 if not read:
+                    if not self._keepings:
+                        return
                     self._await_owner()
             elif self._pidfd in ready or os.getppid() != self._owner:
                 self._is_dead = True
@@ -96,7 +98,7 @@ class _Keeper:
         self._settle()
 
     def _await_owner(self) -> None:
-        # It closed its end: it is dying, or has started another keeper and wants to be rid of this one.
+        # It is dying: it closes its end only when it holds no claim.
         while not await_death(self._owner, limit_s=_DEATH_LIMIT_S):
             continue
         self._is_dead = True

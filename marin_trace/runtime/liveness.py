@@ -238,12 +238,23 @@ def _carries(process: str, user: int, needle: bytes, since_s: float) -> bool:
         if os.stat(process).st_uid != user:
             return False
         with open(f"{process}/environ", "rb") as stream:
-            return needle in stream.read()
+            environment = stream.read()
+        if environment:
+            return needle in environment
+        # For an instant within exec(2) there is none to be read, though there will be.
+        return not _has_ended_or_is_the_kernels(process) and _start_of(process) >= since_s
     except (FileNotFoundError, ProcessLookupError):
         return False
     except PermissionError:
         # What began before the owner was not started by it. Containers show such processes: their PID 1.
         return _start_of(process) >= since_s
+
+
+def _has_ended_or_is_the_kernels(process: str) -> bool:
+    """Whether it is right that a process has no environment: a zombie has lost it, a kernel thread never had one."""
+    with open(f"{process}/stat", "rb") as stream:
+        state, parent = stream.read().rpartition(b")")[2].split()[:2]
+    return state in (b"Z", b"X") or parent in (b"0", b"2")
 
 
 def _start_of(process: str) -> float:

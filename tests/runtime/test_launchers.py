@@ -1,5 +1,6 @@
 """Several real processes on one directory."""
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -38,14 +39,15 @@ def test_three_launchers_at_once_run_each_step_once(launch, tmp_path: Path) -> N
     assert [read_status(str(path)).epoch for path in sorted((tmp_path / "out").iterdir())] == [1] * 10
 
 
-def test_what_a_killed_launcher_held_is_released_by_its_keeper(launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_what_a_killed_launcher_held_is_released_by_its_keeper(launch, tmp_path: Path, number: signal.Signals) -> None:
     output = str(tmp_path / "out")
     holder = launch("hold", output)
     assert line_of(holder) == "claimed"
     with pytest.raises(StepHeldElsewhere, match=f"pid {holder.pid}"):
         distributed_lock(lambda path: 1).attempt(output)
     (keeper,) = descendants_of(holder.pid)
-    holder.kill()
+    holder.send_signal(number)
     holder.wait()
     assert await_death(keeper, limit_s=5)
     status = read_status(output)
@@ -127,16 +129,34 @@ def test_children_of_a_killed_launcher_die_before_its_claim_is_released(launch, 
     assert read_status(output).kind is StatusKind.RELEASED
 
 
-def test_a_cancelled_step_is_stopped_and_has_failed(launch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("act", "code"), [("spin", 1), ("defy", -signal.SIGKILL)])
+def test_a_cancelled_step_is_stopped_and_has_failed(launch, tmp_path: Path, act: str, code: int) -> None:
     output = str(tmp_path / "out")
-    holder = launch("spin", output, "0.8")
+    holder = launch(act, output, "1.5")
     assert line_of(holder) == "claimed"
+    (keeper,) = descendants_of(holder.pid)
     driver_for(output).run(request_cancel(AttemptLog(output), 1, CancelRecord("somebody", "too slow")))
-    assert holder.wait(20) != 0
+    assert holder.wait(20) == code
+    assert await_death(keeper, limit_s=10)
     status = read_status(output)
     assert status.kind is StatusKind.FAILED
     assert status.error is not None
     assert status.error.message == "cancelled by somebody: too slow"
+
+
+@pytest.mark.parametrize(("act", "code"), [("spin", 1), ("defy", -signal.SIGKILL)])
+def test_a_step_whose_keeper_is_silent_is_stopped(launch, tmp_path: Path, act: str, code: int) -> None:
+    output = str(tmp_path / "out")
+    holder = launch(act, output, "1.5")
+    assert line_of(holder) == "claimed"
+    (keeper,) = descendants_of(holder.pid)
+    os.kill(keeper, signal.SIGSTOP)
+    assert await_death(holder.pid, limit_s=20)
+    with contextlib.suppress(ProcessLookupError):  # a launcher that ends by itself ends its keeper too
+        os.kill(keeper, signal.SIGCONT)
+    assert holder.wait() == code
+    assert await_death(keeper, limit_s=10)
+    assert read_status(output).kind is StatusKind.RELEASED
 
 
 def test_finished_outputs_start_no_keeper(launch, tmp_path: Path) -> None:
