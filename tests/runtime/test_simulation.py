@@ -33,9 +33,14 @@ def random_world(seed: int, *, with_jobs: bool = False) -> World:
     )
 
 
-def problems_of(worlds: Iterator[World]) -> Iterator[str]:
+def problems_of(worlds: Iterator[World]) -> list[str]:
+    """Runs them all. Late writes of data, which no protocol can prevent on such a store, are counted and printed."""
+    schedules, late_writes, problems = 0, 0, list[str]()
     for world in worlds:
-        yield from (f"seed {world.seed}, plan {world.plan}: {problem}" for problem in world.run().problems)
+        problems += [f"seed {world.seed}, plan {world.plan}: {problem}" for problem in world.run().problems]
+        schedules, late_writes = schedules + 1, late_writes + world.data_violations
+    print(f"{schedules} schedules, {len(problems)} violations of control state, {late_writes} late writes of data")
+    return problems
 
 
 def random_worlds(seeds: range, *, with_jobs: bool = False) -> Iterator[World]:
@@ -44,13 +49,13 @@ def random_worlds(seeds: range, *, with_jobs: bool = False) -> Iterator[World]:
 
 @pytest.mark.parametrize("part", range(4))
 def test_random_schedules_of_launchers_break_nothing(part: int) -> None:
-    assert list(problems_of(random_worlds(range(part * 2_500, (part + 1) * 2_500)))) == []
+    assert problems_of(random_worlds(range(part * 2_500, (part + 1) * 2_500))) == []
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_random_schedules_of_jobs_break_nothing(part: int) -> None:
     seeds = range(part * 1_000, (part + 1) * 1_000)
-    assert list(problems_of(random_worlds(seeds, with_jobs=True))) == []
+    assert problems_of(random_worlds(seeds, with_jobs=True)) == []
 
 
 @pytest.mark.soak
@@ -58,7 +63,7 @@ def test_random_schedules_of_jobs_break_nothing(part: int) -> None:
 @pytest.mark.parametrize("part", range(10))
 def test_many_random_schedules_break_nothing(with_jobs: bool, part: int) -> None:
     seeds = range(100_000 + part * 5_000, 100_000 + (part + 1) * 5_000)
-    assert list(problems_of(random_worlds(seeds, with_jobs=with_jobs))) == []
+    assert problems_of(random_worlds(seeds, with_jobs=with_jobs)) == []
 
 
 def planned_world(plan: dict[int, Fault], *, with_jobs: bool, machines: int) -> World:
@@ -83,7 +88,7 @@ CASES = [
 def test_every_single_fault_breaks_nothing(with_jobs: bool, machines: int) -> None:
     plans = placements(with_jobs=with_jobs, machines=machines)
     worlds = (planned_world(dict([plan]), with_jobs=with_jobs, machines=machines) for plan in plans)
-    assert list(problems_of(worlds)) == []
+    assert problems_of(worlds) == []
 
 
 def pairs(*, with_jobs: bool, machines: int) -> Iterator[dict[int, Fault]]:
@@ -96,7 +101,7 @@ def test_a_sample_of_pairs_of_faults_breaks_nothing(with_jobs: bool, machines: i
     plans = list(pairs(with_jobs=with_jobs, machines=machines))
     sample = random.Random(4).sample(plans, 500)
     worlds = (planned_world(plan, with_jobs=with_jobs, machines=machines) for plan in sample)
-    assert list(problems_of(worlds)) == []
+    assert problems_of(worlds) == []
 
 
 @pytest.mark.soak
@@ -104,7 +109,7 @@ def test_a_sample_of_pairs_of_faults_breaks_nothing(with_jobs: bool, machines: i
 def test_every_pair_of_faults_breaks_nothing(with_jobs: bool, machines: int) -> None:
     plans = pairs(with_jobs=with_jobs, machines=machines)
     worlds = (planned_world(plan, with_jobs=with_jobs, machines=machines) for plan in plans)
-    assert list(problems_of(worlds)) == []
+    assert problems_of(worlds) == []
 
 
 def test_without_faults_each_step_is_built_once() -> None:
