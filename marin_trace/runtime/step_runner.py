@@ -31,6 +31,7 @@ from marin_trace.errors import (
 from marin_trace.runtime.attempt import failure_of, utc_now
 from marin_trace.runtime.capture import existing_log, routed_output
 from marin_trace.runtime.executable import AttemptObserver, Executable, observing
+from marin_trace.runtime.keeper import dismiss_keeper
 from marin_trace.runtime.log_records import AttemptLog, FailurePhase
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.pool import BodyPool, InlinePool, ThreadPool
@@ -165,6 +166,7 @@ class StepRunner:
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)
+            dismiss_keeper()
         failed = run.failures()
         path = record.write("failed" if failed else "succeeded", self._clock() - began)
         report = self._report(run.ordered_outcomes(), run.options, record_path=path, seconds=self._clock() - began)
