@@ -29,10 +29,11 @@ from marin_trace.runtime.attempt import (
     draft_claim,
     empty_output,
     failure_of,
-    last_epoch_of,
 )
+from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import attempt_observer
+from marin_trace.runtime.inputs import epochs_of_inputs
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper, wait_for_an_end
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
@@ -194,12 +195,17 @@ class LockedCallable(Generic[T]):
         before = data_files(output_path)
         if options.info is not None:
             write_step_info(output_path, options.info, provenance=options.provenance, epoch=attempt.epoch)
-        inputs = {path: last_epoch_of(path) for path in options.inputs}
+        inputs = epochs_of_inputs(output_path, options.inputs)
         checks_lease = lease_check.set(attempt.lease_check())
         try:
-            with contextlib.ExitStack() as interruptible:
+            with contextlib.ExitStack() as interruptible, contextlib.ExitStack() as captures:
                 interruptible.enter_context(lease.interruptible())
+                captures.enter_context(captured(attempt.log, attempt.epoch))
                 value = self._body(output_path)
+
+                def save() -> None:
+                    self._save(value, output_path, phase)
+                    captures.close()
 
                 def manifest() -> str:
                     digest = write_manifest(attempt.driver, attempt.log, attempt.epoch, before)
@@ -208,7 +214,7 @@ class LockedCallable(Generic[T]):
                     return digest
 
                 acts = {
-                    FinishingAct.SAVE: lambda: self._save(value, output_path, phase),
+                    FinishingAct.SAVE: save,
                     FinishingAct.LOOK_AT_INPUTS: lambda: self._look_at_inputs(output_path, inputs, phase),
                     FinishingAct.WRITE_MANIFEST: manifest,
                 }

@@ -24,13 +24,13 @@ __all__ = [
     "is_file",
     "is_local",
     "join",
-    "list_directories",
     "list_files",
     "local_path",
     "make_directory",
     "open_data",
     "protocol_of",
     "read_bytes",
+    "scan_local",
     "sync_path",
     "write_bytes",
 ]
@@ -150,21 +150,8 @@ def list_files(directory: str, *, without: Collection[str] = ()) -> Iterator[Fil
         without: Names of files and directories directly in it that are left out.
     """
     if is_local(directory):
-        return _list_local(local_path(directory), without)
+        return iter(scan_local(directory, without=without)[0])
     return _list_remote(directory, without)
-
-
-def list_directories(directory: str) -> Iterator[str]:
-    """A local directory and every one below it, links not followed; none where it is missing."""
-    pending = [local_path(directory)]
-    while pending:
-        current = pending.pop()
-        try:
-            with os.scandir(current) as entries:
-                pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
-            continue
-        yield current
 
 
 def sync_path(path: str) -> None:
@@ -176,15 +163,20 @@ def sync_path(path: str) -> None:
         os.close(descriptor)
 
 
-def _list_local(directory: str, without: Collection[str]) -> Iterator[FileStat]:
-    pending = [directory]
+def scan_local(directory: str, *, without: Collection[str] = ()) -> tuple[list[FileStat], list[str]]:
+    """The files below a local directory, as `list_files` gives them, and the directories that hold them."""
+    files: list[FileStat] = []
+    directories: list[str] = []
+    top = local_path(directory)
+    pending = [top]
     while pending:
         current = pending.pop()
         try:
             with os.scandir(current) as opened:
-                entries = [entry for entry in opened if current is not directory or entry.name not in without]
+                entries = [entry for entry in opened if current is not top or entry.name not in without]
         except FileNotFoundError:
             continue
+        directories.append(current)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
@@ -192,7 +184,8 @@ def _list_local(directory: str, without: Collection[str]) -> Iterator[FileStat]:
             with contextlib.suppress(FileNotFoundError):  # deleted since the listing
                 found = entry.stat(follow_symlinks=False)
                 tag = f"{found.st_ino}-{found.st_ctime_ns}"
-                yield FileStat(entry.path, found.st_size, found.st_mtime_ns, tag, stat.S_ISREG(found.st_mode))
+                files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, tag, stat.S_ISREG(found.st_mode)))
+    return files, directories
 
 
 def _list_remote(directory: str, without: Collection[str]) -> Iterator[FileStat]:

@@ -116,6 +116,26 @@ def test_the_bytes_read_for_checksums_are_bounded(local: Path, monkeypatch: pyte
     assert [entry.checksum is None for entry in manifest_of(str(local)).files] == [False, True]
 
 
+def test_many_files_are_synced_and_listed_all(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    def body(path: str) -> None:
+        for number in range(200):
+            Path(path, f"{number:03}").write_text(str(number))
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    distributed_lock(body)(str(local))
+    names = [f"{number:03}" for number in range(200)]
+    assert [entry.path for entry in manifest_of(str(local)).files] == names
+    assert {str(local / name) for name in names} <= set(synced)
+    assert kinds(str(local)) == {}
+
+
 def test_files_that_an_earlier_attempt_left_are_marked_and_warned_of(
     local: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,14 +162,12 @@ def test_a_fresh_attempt_has_no_leftovers(output: str, caplog: pytest.LogCapture
 
 
 def test_a_body_that_still_writes_fails_the_attempt(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listings: list[int] = []
     real = module.data_files
 
     def listed(path: str) -> Any:
-        listings.append(1)
-        if len(listings) == 2:  # between the two looks of the commit
-            write(f"{path}/late", "x")
-        return real(path)
+        found = real(path)
+        write(f"{path}/late", "x")  # between the two looks of the commit
+        return found
 
     monkeypatch.setattr(module, "data_files", listed)
     with pytest.raises(RunError, match=r"changed while it was committed: late\n(.|\n)*wait for its threads"):
@@ -255,6 +273,21 @@ def test_an_input_that_was_built_again_meanwhile_fails_the_attempt(tmp_path: Pat
     assert (status.kind, status.error and status.error.phase) == (StatusKind.FAILED, FailurePhase.COMMIT)
     locked(lambda path: 1, inputs=(upstream,))(output)
     assert read_status(output).inputs == {upstream: 2}
+
+
+def test_an_input_that_is_being_built_again_is_not_read(tmp_path: Path) -> None:
+    upstream, output = str(tmp_path / "up"), str(tmp_path / "out")
+    locked(lambda path: 1)(upstream)
+    ran: list[str] = []
+
+    def read(path: str) -> None:
+        with pytest.raises(RunError, match=rf"{upstream} is being built again, and {output} was about to read it"):
+            locked(ran.append, inputs=(upstream,))(output)
+
+    locked(read, rerun_of=1)(upstream)
+    assert ran == []
+    locked(ran.append, inputs=(upstream,))(output)
+    assert ran == [output]
 
 
 def test_the_data_of_an_output_that_is_not_there_is_nothing(local: Path) -> None:
