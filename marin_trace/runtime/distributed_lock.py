@@ -198,9 +198,14 @@ class LockedCallable(Generic[T]):
         inputs = epochs_of_inputs(output_path, options.inputs)
         checks_lease = lease_check.set(attempt.lease_check())
         try:
-            with captured(attempt.log, attempt.epoch), contextlib.ExitStack() as interruptible:
+            with contextlib.ExitStack() as interruptible, contextlib.ExitStack() as captures:
                 interruptible.enter_context(lease.interruptible())
+                captures.enter_context(captured(attempt.log, attempt.epoch))
                 value = self._body(output_path)
+
+                def save() -> None:
+                    self._save(value, output_path, phase)
+                    captures.close()
 
                 def manifest() -> str:
                     digest = write_manifest(attempt.driver, attempt.log, attempt.epoch, before)
@@ -209,7 +214,7 @@ class LockedCallable(Generic[T]):
                     return digest
 
                 acts = {
-                    FinishingAct.SAVE: lambda: self._save(value, output_path, phase),
+                    FinishingAct.SAVE: save,
                     FinishingAct.LOOK_AT_INPUTS: lambda: self._look_at_inputs(output_path, inputs, phase),
                     FinishingAct.WRITE_MANIFEST: manifest,
                 }

@@ -51,8 +51,10 @@ class BeatResult(StrEnum):
     RENEWED = "renewed"
     EXPIRED = "expired"
     """No acknowledgement came in time."""
+    DECIDED = "decided"
+    """The owner itself has ended the epoch, and has not come to say so yet."""
     ENDED = "ended"
-    """Somebody has ended the epoch."""
+    """Somebody else has ended the epoch."""
     CANCELLED = "cancelled"
     """Somebody asks for its end."""
     STARTED = "started"
@@ -135,7 +137,8 @@ def _look(kept: KeptClaim, sent_at: float) -> Program[tuple[BeatResult, float]]:
         yield Say(f"{kept.output_path}: attempt {epoch} could not look at its log: {error}")
         return BeatResult.RENEWED, sent_at
     if end is not None:
-        return BeatResult.ENDED, sent_at
+        is_own = EndRecord.from_bytes(end, log.end(epoch)).nonce == kept.attempt
+        return BeatResult.DECIDED if is_own else BeatResult.ENDED, sent_at
     if cancel is not None:
         return BeatResult.CANCELLED, sent_at
     if start is not None and kept.awaits_start:
@@ -164,6 +167,8 @@ def keep(kept: KeptClaim) -> Program[Kept]:
                 continue
             case BeatResult.STARTED:
                 return Kept.HANDED_OVER
+            case BeatResult.DECIDED:
+                return Kept.FORGOTTEN
             case BeatResult.EXPIRED:
                 why = f"no heartbeat was acknowledged for {LEASE_FRACTION:g} of its lease of {lease_s:g} s"
             case BeatResult.ENDED:

@@ -339,9 +339,13 @@ class World:
             case AwaitOwner(nonce, seconds):
                 self._await_owner(task, nonce, seconds)
                 return True, None
-            case KillOwner():
-                owner = next(iter(process.leases.values())).process
-                self.at(0.01, lambda: self.kill(owner))
+            case KillOwner(why):
+                lease = next(iter(process.leases.values()))
+                end = self.store.get(LOG.end(lease.claim.epoch))
+                is_own = end is not None and EndRecord.from_bytes(end, "end").nonce == lease.attempt
+                if is_own and "somebody else has ended it" in why:
+                    self.problem(f"{process.name} kills an owner that has ended its epoch itself")
+                self.at(0.01, lambda: self.kill(lease.process))
                 return False, True
             case AwaitDeath():
                 self._await_death(task)

@@ -103,6 +103,13 @@ def test_an_owner_whose_epoch_was_ended_is_killed_at_once() -> None:
     assert owner.end().nonce == "b"
 
 
+def test_an_owner_that_has_ended_its_epoch_itself_is_left_alone() -> None:
+    owner = FakeOwner(OwnerState.RUNS)
+    owner.files[LOG.end(1)] = EndRecord(1, EndKind.SUCCESS, "a", "now").to_bytes()
+    assert owner.run(keep(KEPT)) is Kept.FORGOTTEN
+    assert owner.kinds_told() == [Report]
+
+
 @pytest.mark.parametrize("last", [OwnerState.FORGOTTEN, OwnerState.DEAD])
 def test_an_owner_that_stops_by_itself_is_not_killed(last: OwnerState) -> None:
     owner = FakeOwner(OwnerState.RUNS, last)

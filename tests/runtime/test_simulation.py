@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import pytest
@@ -105,11 +105,18 @@ def test_a_sample_of_pairs_of_faults_breaks_nothing(with_jobs: bool, machines: i
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("with_jobs", "machines"), CASES)
-def test_every_pair_of_faults_breaks_nothing(with_jobs: bool, machines: int) -> None:
-    plans = pairs(with_jobs=with_jobs, machines=machines)
-    worlds = (planned_world(plan, with_jobs=with_jobs, machines=machines) for plan in plans)
-    assert problems_of(worlds) == []
+@pytest.mark.parametrize("machines", [1, 2])
+def test_every_pair_of_faults_of_launchers_breaks_nothing(machines: int) -> None:
+    plans = pairs(with_jobs=False, machines=machines)
+    assert problems_of(planned_world(plan, with_jobs=False, machines=machines) for plan in plans) == []
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("machines", [1, 2])
+def test_one_in_six_pairs_of_faults_of_jobs_breaks_nothing(machines: int) -> None:
+    # All of them, 317,196 for each number of machines, take half an hour.
+    plans = islice(pairs(with_jobs=True, machines=machines), machines, None, 6)
+    assert problems_of(planned_world(plan, with_jobs=True, machines=machines) for plan in plans) == []
 
 
 def test_without_faults_each_step_is_built_once() -> None:
@@ -207,6 +214,16 @@ def release_before_death(patch: Patch) -> None:
     patch.setattr(heartbeat, "_stop", stop)
 
 
+def own_end_is_taken_for_somebody_elses(patch: Patch) -> None:
+    original = heartbeat._look
+
+    def look(kept: Any, sent_at: float) -> Any:
+        result, sent_at = yield from original(kept, sent_at)
+        return heartbeat.BeatResult.ENDED if result is heartbeat.BeatResult.DECIDED else result, sent_at
+
+    patch.setattr(heartbeat, "_look", look)
+
+
 def no_release_after_death(patch: Patch) -> None:
     def release(kept: Any) -> Any:
         # The keeper stays, and renews for a dead owner.
@@ -270,6 +287,7 @@ LOCAL_MUTANTS = [
     no_heartbeat,
     save_after_fencing,
     release_before_death,
+    own_end_is_taken_for_somebody_elses,
     no_release_after_death,
     forcing_voids_every_success,
     dead_launcher_means_dead_children,
