@@ -20,6 +20,8 @@
     │   └── FingerprintMismatchError           …by the output that lies at its path
     ├── FlagError (ValueError)                 a command line that cannot be understood
     ├── StorageError (OSError)                 the store, or a file in it, cannot be used
+    │   ├── StoreUnavailableError              it did not answer, or asked to come back: tried again
+    │   ├── StoreRefusedError                  it does not let this user in
     │   ├── PrefixError                        the prefix is unreadable, no directory, or not supported
     │   └── ControlFileError                   a control file is not what it should be
     ├── ArtifactError (ValueError)             an artifact cannot be saved or loaded
@@ -76,6 +78,8 @@ __all__ = [
     "StepHeldElsewhere",
     "StepNameError",
     "StorageError",
+    "StoreRefusedError",
+    "StoreUnavailableError",
     "TraceError",
     "UnstableValueError",
     "WorkerError",
@@ -242,6 +246,17 @@ class FlagError(MarinTraceError, ValueError):
 
 class StorageError(MarinTraceError, OSError):
     """The store, or a file in it, cannot be used."""
+
+
+class StoreUnavailableError(StorageError):
+    """The store did not answer, or asked to come back later; whether a write was applied is then unknown.
+
+    Control files are tried again for as long as that is safe: this error means that it was not enough.
+    """
+
+
+class StoreRefusedError(StorageError):
+    """The store does not let this user read or write (expired credentials, missing permissions)."""
 
 
 class PrefixError(StorageError):

@@ -5,10 +5,11 @@ import logging
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
-from marin_trace.cli.flags import USAGE_ERROR, ExecutorFlags, exit_with, parse_executor_flags
+from marin_trace.cli.flags import USAGE_ERROR, ExecutorFlags, close_broken_output, exit_with, parse_executor_flags
 from marin_trace.errors import (
     ConfigTypeError,
     FingerprintChangedError,
@@ -29,6 +30,7 @@ from marin_trace.lowering.paths import check_conflicts, path_below
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.planning.plan import planned, readers_of
 from marin_trace.planning.render import render_plan
+from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.records import field_differences, read_step_info
@@ -44,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
-INTERRUPTED: Final = 130
-"""Exit code after Ctrl-C, as shells give it."""
+OUTPUT_CLOSED: Final = 141
+"""Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 
 
 def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[str] | None = None) -> RunReport:
@@ -58,8 +60,9 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
         steps: Refs, what group steps returned, StepSpecs; in lists, tuples or dicts, nested as you like.
         description: A sentence for the run's record; ``--description`` wins.
         argv: The command line without the program's name. None reads ``sys.argv``; then a failure is printed and ends
-            the process (1: a step failed or the run could not start; 2: the command line; 130: Ctrl-C). With ``argv``
-            given it is raised.
+            the process (1: a step failed or the run could not start; 2: the command line; 130, 143, 129: Ctrl-C,
+            SIGTERM, SIGHUP; 141: the output was closed). With ``argv``
+            given it is raised, and signals are left alone.
 
     Returns:
         What became of each step; ``report.output_path(ref)`` and ``report.artifact(ref)`` lead to what was made.
@@ -86,21 +89,24 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
         return _run(steps, parse_executor_flags(argv), description)
     _show_log()
     try:
-        flags = parse_executor_flags(sys.argv[1:])
-    except FlagError as error:
-        exit_with(error, USAGE_ERROR)
-    try:
-        return _run(steps, flags, description)
+        with interrupting_signals():
+            return _run(steps, parse_executor_flags(sys.argv[1:]), description)
     except FlagError as error:
         exit_with(error, USAGE_ERROR)
     except RunFailedError as error:
-        _print_failures(error)
+        with suppress(BrokenPipeError):  # nobody reads it: the exit code still tells
+            _print_failures(error)
         raise SystemExit(RUN_FAILED) from None
     except MarinTraceError as error:
         exit_with(error, RUN_FAILED)
-    except KeyboardInterrupt:
-        print("interrupted: the steps of this machine were released", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+    except KeyboardInterrupt as error:
+        with suppress(BrokenPipeError):
+            print("interrupted: the steps of this machine were released", file=sys.stderr)
+        raise SystemExit(exit_code_of(error)) from None
+    except BrokenPipeError:
+        raise SystemExit(OUTPUT_CLOSED) from None
+    finally:
+        close_broken_output()
 
 
 def _show_log() -> None:
@@ -152,7 +158,8 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport
         options = _run_options(flags, description, prefix, epochs)
         if flags.dry_run:
             run_plan = plan_run(roots, options, statuses=statuses)
-            print(render_plan(planned(run_plan, options, chosen.traced, chosen.spec_by_node, forced_through=forced)))
+            shown = planned(run_plan, options, chosen.traced, chosen.spec_by_node, forced_through=forced)
+            print(render_plan(shown), flush=True)
         runner = StepRunner(options=options, statuses=statuses, resolve=_Resolver(lowered, prefix))
         return runner.run(
             roots, dry_run=flags.dry_run, force_run_failed=flags.force_run_failed, max_concurrent=flags.max_concurrent
@@ -276,6 +283,7 @@ def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, for
         force_run_failed=flags.force_run_failed,
         forced=forced,
         lease_seconds=flags.lease_seconds,
+        fail_fast=flags.fail_fast,
         client=_client(flags.cluster),
         prefix=prefix,
         records_path=flags.executor_info_base_path,

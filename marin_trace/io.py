@@ -1,7 +1,8 @@
 """What library code (layer 1) may import: atomic writes and the lease check. A leaf of marin_trace.
 
-Owns the two ContextVars by which the runtime speaks to the code that it runs: `running_body` (this context runs a
-step's body) and the lease check of the current attempt. Outside a run both do nothing.
+Owns the ContextVars by which the runtime speaks to the code that it runs: `running_body` (this context runs a step's
+body), the lease check of the current attempt, and whether this process was started for one step. Outside a run they
+do nothing.
 """
 
 import contextlib
@@ -19,6 +20,9 @@ running_body: ContextVar[bool] = ContextVar("marin_trace_running_body", default=
 
 lease_check: ContextVar[Callable[[], None] | None] = ContextVar("marin_trace_lease_check", default=None)
 """What `check_lease` calls: set by the runtime around a body; raises `LeaseLostError` once the lease is gone."""
+
+own_process_log: ContextVar[str | None] = ContextVar("marin_trace_own_process_log", default=None)
+"""Set in a process that was started for one step: the file in which it notes where its output is kept."""
 
 
 def check_lease() -> None:

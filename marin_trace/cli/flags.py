@@ -7,6 +7,7 @@ flags, bare booleans and flags of two owners work, and so that an unknown one is
 import dataclasses
 import difflib
 import json
+import os
 import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,6 +40,8 @@ class ExecutorFlags:
     """Regex: build these and everything that reads them again. May be repeated."""
     force_run_failed: bool = True
     """Whether to try again what failed before."""
+    fail_fast: bool = False
+    """After the first failure start nothing more; what runs goes on to its end."""
     max_concurrent: int | None = None
     """How many steps run on this machine at a time (default: the larger of 4 and the cores)."""
     executor_info_base_path: str | None = None
@@ -159,6 +162,18 @@ def exit_with(error: MarinTraceError, code: int) -> NoReturn:
     """
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def close_broken_output() -> None:
+    """Where whoever read our output has gone away, lets Python end without a message about it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            # What is buffered would be tried again at exit.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _cut(argv: Sequence[str]) -> list[_Flag]:

@@ -27,8 +27,14 @@ class Location(NamedTuple):
     line: int
 
     def __str__(self) -> str:
-        relative = os.path.relpath(self.file) if os.path.isabs(self.file) else self.file
-        return f"{self.file if relative.startswith(os.pardir) else relative}:{self.line}"
+        return f"{_shown(self.file, os.getcwd())}:{self.line}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _shown(file: str, working_directory: str) -> str:
+    """A file as people are shown it: relative where it lies below the working directory."""
+    relative = os.path.relpath(file, working_directory) if os.path.isabs(file) else file
+    return file if relative.startswith(os.pardir) else relative
 
 
 def is_own_file(file: str) -> bool:

@@ -90,4 +90,15 @@ class Artifact:
             tree = json.loads(content.decode("utf-8", "surrogatepass"))
         except ValueError as error:
             raise ArtifactError(explain(f"the artifact {file} is truncated or corrupt: {error}")) from error
-        return read_plain(tree, path) if artifact_type is None else Decoder(path).decode(artifact_type, tree)
+        if artifact_type is None:
+            return read_plain(tree, path)
+        try:
+            return Decoder(path).decode(artifact_type, tree)
+        except ArtifactError as error:
+            raise _naming_file(error, file) from error.__cause__
+
+
+def _naming_file(error: ArtifactError, file: str) -> ArtifactError:
+    """The error, with the file that it is about below its first line."""
+    summary, newline, rest = str(error).partition("\n")
+    return error if file in str(error) else ArtifactError(f"{summary}\n  in {file}{newline}{rest}")

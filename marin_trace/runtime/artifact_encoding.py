@@ -126,7 +126,10 @@ class Encoder:
     def _encode_array(self, value: Any, path: str) -> dict[str, Any]:
         import numpy as np
 
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except (TypeError, RuntimeError) as error:  # a JAX key; a buffer that was donated; a shard of another process
+            raise ArtifactError(explain(f"{path} cannot be stored: {error}")) from error
         if array.dtype.hasobject:
             raise ArtifactError(explain(f"{path} is an array of Python objects: it could only be pickled"))
         stored = array

@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,13 +11,16 @@ from functools import cache
 from typing import Any, Final, assert_never, final
 
 from marin_trace.errors import (
+    MarinTraceError,
     PreviousTaskFailedError,
     RunError,
     StepAlreadyDone,
     StepHeldElsewhere,
     StorageError,
+    WorkerError,
     explain,
 )
+from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import leave_claim_open, process_nonce
 from marin_trace.runtime.log_records import (
@@ -29,21 +31,28 @@ from marin_trace.runtime.log_records import (
     FailurePhase,
     StepFailure,
 )
+from marin_trace.runtime.operations import Act, FinishingAct, Program
 from marin_trace.runtime.protocol import (
+    HEARTBEAT_FRACTION,
     AlreadyDone,
     Claimed,
     ClaimOutcome,
+    EngineSilent,
     FailedBefore,
     Held,
     check_not_ended,
     commit,
     end_attempt,
+    finish,
+    release,
+    require_lease,
 )
 from marin_trace.storage.files import delete_file, list_files
 
 __all__ = [
     "Attempt",
     "attempt_of",
+    "check_inputs_unchanged",
     "draft_claim",
     "empty_output",
     "failure_of",
@@ -64,23 +73,31 @@ class Attempt:
     """A claim that this process holds."""
 
     driver: Driver
+    """Answers `ReadLease` for it, and what `finish` asks to be done."""
     log: AttemptLog
-    claim: ClaimRecord
+    claimed: Claimed
+
+    @property
+    def claim(self) -> ClaimRecord:
+        """The claim."""
+        return self.claimed.claim
 
     @property
     def epoch(self) -> int:
         """The epoch that it owns."""
-        return self.claim.epoch
+        return self.claimed.claim.epoch
 
     def lease_check(self) -> Callable[[], None]:
-        """What `marin_trace.io.check_lease` calls in this body: a look at the log every eighth of the lease."""
-        due = time.monotonic() + self.claim.lease_s / 8
+        """What `marin_trace.io.check_lease` calls in this body: a look at the lease, and at the log now and then."""
+        period = self.claim.lease_s * HEARTBEAT_FRACTION
+        end, due = self._end(EndKind.SUCCESS), boottime() + period
 
         def check() -> None:
             nonlocal due
-            if time.monotonic() < due:
+            self.driver.run(require_lease(self.log, end))
+            if boottime() < due:
                 return
-            due = time.monotonic() + self.claim.lease_s / 8
+            due = boottime() + period
             self.driver.run(check_not_ended(self.log, self.epoch))
 
         return check
@@ -93,14 +110,43 @@ class Attempt:
         """
         self.driver.run(commit(self.log, self._end(EndKind.SUCCESS, record=record, inputs=inputs)))
 
-    def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> None:
-        """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried."""
-        kind = EndKind.RELEASED if retried else EndKind.FAILED
-        self._end_somehow(self._end(kind, record=record, error=failure))
+    def finish(
+        self,
+        acts: Mapping[FinishingAct, Callable[[], Any]],
+        *,
+        record: Mapping[str, Any],
+        inputs: Mapping[str, int],
+    ) -> None:
+        """What follows the body's return, in the protocol's order, and the commit at its end.
+
+        Args:
+            acts: What to do for each act; the manifest's returns its digest.
+            record: Stored in the end.
+            inputs: The epoch of each input when the body began, by output path.
+
+        Raises:
+            LeaseLostError: The lease is lost, or somebody else has ended the epoch: nothing is committed.
+            Exception: What an act raises.
+        """
+        driver = self.driver.answering({Act: lambda operation: acts[operation.what]()})
+        driver.run(finish(self.log, self._end(EndKind.SUCCESS, record=record, inputs=inputs)))
+
+    def end_as_failed(self, failure: StepFailure, *, retried: bool, record: Mapping[str, Any]) -> bool:
+        """Ends the epoch as FAILED, or as RELEASED with its error if the attempt will be retried.
+
+        Returns:
+            Whether it may be retried: somebody may have asked for its end.
+        """
+        if not retried:
+            self._end_somehow(end_attempt(self.log, self._end(EndKind.FAILED, record=record, error=failure)))
+            return False
+        released = self._end(EndKind.RELEASED, record=record, error=failure)
+        standing = self._end_somehow(release(self.log, released))
+        return standing is not None and standing.kind is EndKind.RELEASED
 
     def release(self, failure: StepFailure | None = None) -> None:
-        """Ends the epoch as RELEASED: no verdict on the step."""
-        self._end_somehow(self._end(EndKind.RELEASED, error=failure))
+        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end."""
+        self._end_somehow(release(self.log, self._end(EndKind.RELEASED, error=failure)))
 
     def _end(
         self,
@@ -110,15 +156,16 @@ class Attempt:
         inputs: Mapping[str, int] | None = None,
         error: StepFailure | None = None,
     ) -> EndRecord:
-        return EndRecord(self.epoch, kind, self.claim.nonce, utc_now(), record or {}, inputs or {}, error=error)
+        return EndRecord(self.epoch, kind, self.claimed.attempt, utc_now(), record or {}, inputs or {}, error=error)
 
-    def _end_somehow(self, end: EndRecord) -> None:
+    def _end_somehow(self, program: Program[EndRecord]) -> EndRecord | None:
         # The step's own exception is on its way to the user: a store that fails as well must not replace it.
         try:
-            self.driver.run(end_attempt(self.log, end))
+            return self.driver.run(program)
         except StorageError as error:
             leave_claim_open()
-            logger.error(f"{self.log.output_path}: attempt {self.epoch} not ended as {end.kind}: {error}")  # noqa: TRY400
+            logger.error(f"{self.log.output_path}: attempt {self.epoch} could not be ended: {error}")  # noqa: TRY400
+            return None
 
 
 def draft_claim(*, lease_s: float, run_id: str | None = None, rerun_of: int | None = None) -> ClaimRecord:
@@ -145,7 +192,7 @@ def attempt_of(driver: Driver, log: AttemptLog, outcome: ClaimOutcome) -> Attemp
         StepHeldElsewhere: A live attempt holds it.
     """
     if isinstance(outcome, Claimed):
-        return Attempt(driver, log, outcome.claim)
+        return Attempt(driver, log, outcome)
     raise _refusal(log.output_path, outcome)
 
 
@@ -153,6 +200,28 @@ def last_epoch_of(output_path: str) -> int:
     """The highest epoch of an output; 0 where it has no log. One request."""
     log = AttemptLog(output_path)
     return AttemptLog.last_epoch(driver_for(output_path).store.list(log.directory))[0]
+
+
+def check_inputs_unchanged(output_path: str, inputs: Mapping[str, int]) -> None:
+    """Looks whether an input was built again, or is being built again, while a body read it. One request for each.
+
+    Args:
+        output_path: Of the step that read them.
+        inputs: The epoch of each when the body began, by output path.
+
+    Raises:
+        RunError: It names the input.
+    """
+    for path, epoch in inputs.items():
+        # Epochs have no gaps: a later one exists if and only if the next one does.
+        if driver_for(path).store.get(AttemptLog(path).claim(epoch + 1)) is not None:
+            raise RunError(
+                explain(
+                    f"{path} was built again while {output_path} read it",
+                    facts={"attempt that was read": epoch, "attempt now": last_epoch_of(path)},
+                    hint="run again: what was made from the old input is not committed",
+                )
+            )
 
 
 def empty_output(output_path: str) -> None:
@@ -163,7 +232,7 @@ def empty_output(output_path: str) -> None:
             delete_file(file.path)
 
 
-def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore) -> RunError:
+def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore | EngineSilent) -> MarinTraceError:
     match outcome:
         case AlreadyDone():
             return StepAlreadyDone(explain(f"{output_path} is finished already (attempt {outcome.epoch})"))
@@ -174,6 +243,10 @@ def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore) -> Ru
             )
         case FailedBefore():
             return previous_failure(output_path, outcome)
+        case EngineSilent():
+            return WorkerError(
+                explain(f"{outcome.job.cluster} does not answer: {output_path} was not claimed for a job")
+            )
         case _:
             assert_never(outcome)
 

@@ -17,6 +17,7 @@ from marin_trace.runtime.attempt import Attempt, draft_claim
 from marin_trace.runtime.driver import driver_for
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.runtime.operations import LeaseView, ReadLease
 from marin_trace.runtime.options import DEFAULT_LEASE_S
 from marin_trace.runtime.protocol import Claimed, ClaimPolicy, claim_epoch, read_state
 
@@ -140,6 +141,8 @@ def _commit_in_one_go(output_path: str) -> None:
     with living_attempt(draft.nonce):
         outcome = driver.run(claim_epoch(log, draft, ClaimPolicy()))
         if isinstance(outcome, Claimed):
-            Attempt(driver, log, outcome.claim).commit(record={}, inputs={})
+            lease = LeaseView(outcome.claim.lease_s, outcome.sent_at)
+            attempt = Attempt(driver.answering({ReadLease: lambda operation: lease}), log, outcome)
+            attempt.commit(record={}, inputs={})
         else:
             logger.info(f"{output_path}: not committed, another attempt was faster or holds it")

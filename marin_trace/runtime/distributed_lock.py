@@ -4,9 +4,9 @@ It knows the attempt log and nothing of caches, artifacts or steps. The commit h
 is to be saved is given to it through `LockedCallable.finishing`.
 """
 
+import contextlib
 import logging
 import random
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
@@ -22,13 +22,25 @@ from marin_trace.errors import (
     explain,
 )
 from marin_trace.io import lease_check, running_body
-from marin_trace.runtime.attempt import Attempt, attempt_of, draft_claim, empty_output, failure_of, last_epoch_of
+from marin_trace.runtime.attempt import (
+    Attempt,
+    attempt_of,
+    check_inputs_unchanged,
+    draft_claim,
+    empty_output,
+    failure_of,
+)
+from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import attempt_observer
+from marin_trace.runtime.inputs import epochs_of_inputs
+from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper, wait_for_an_end
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
+from marin_trace.runtime.manifest import data_files, write_manifest
+from marin_trace.runtime.operations import FinishingAct, ReadLease, ReadyKeeper
 from marin_trace.runtime.options import AttemptOptions
-from marin_trace.runtime.protocol import ClaimPolicy, Held, claim_epoch
+from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
@@ -76,10 +88,13 @@ class LockedCallable(Generic[T]):
     """How each attempt is made."""
     save: Callable[[T, str], None] | None = None
     """Saves what ``fn`` returned, inside the claim and before the commit."""
-    sleep: Callable[[float], None] = time.sleep
-    """Between two looks at an output that another attempt holds."""
+    sleep: Callable[[float], object] = wait_for_an_end
+    """Between two looks at an output that another attempt holds; by default an attempt's end in this process wakes."""
     _waited_for: dict[str, int] = field(default_factory=dict[str, int], repr=False, compare=False)
     """The epoch that was first seen held by another, by output path."""
+
+    _seen: dict[str, Sighting] = field(default_factory=dict[str, Sighting], repr=False, compare=False)
+    """What the last look at an output that is held by another saw, by output path."""
 
     @property
     def __wrapped__(self) -> Callable[[str], T]:
@@ -125,22 +140,23 @@ class LockedCallable(Generic[T]):
             StepHeldElsewhere: Another attempt holds it.
             LeaseLostError: The claim was lost; nothing was committed.
         """
-        driver, log = driver_for(output_path), AttemptLog(output_path)
+        driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
+        log = AttemptLog(output_path)
         for retries_left in range(self.options.retries, -1, -1):
             options = self.options
             draft = draft_claim(lease_s=options.lease_seconds, run_id=options.run_id, rerun_of=options.rerun_of)
             with living_attempt(draft.nonce):
-                attempt = self._claim(driver, log, draft)
+                attempt, lease = self._claim(driver, log, draft)
                 phase = _Phase()
                 try:
-                    return self._run(attempt, phase)
-                except LeaseLostError:
-                    attempt.release()
+                    return self._run(attempt, lease, phase)
+                except LeaseLostError as error:
+                    attempt.release(failure_of(error, phase.now))
                     raise
                 except Exception as error:
                     retried = retries_left > 0 and not isinstance(error, ArtifactError)
-                    attempt.end_as_failed(failure_of(error, phase.now), retried=retried, record=options.record)
-                    if not retried:
+                    failure = failure_of(error, phase.now)
+                    if not attempt.end_as_failed(failure, retried=retried, record=options.record):
                         raise
                     logger.warning(
                         f"{output_path}: attempt {attempt.epoch} failed, {retries_left} retries left: {error!r}"
@@ -148,43 +164,73 @@ class LockedCallable(Generic[T]):
                 except BaseException as error:
                     attempt.release(failure_of(error, phase.now))
                     raise
+                finally:
+                    forget_claim(lease)
         raise AssertionError("the last attempt returns or raises")
 
-    def _claim(self, driver: Driver, log: AttemptLog, draft: ClaimRecord) -> Attempt:
+    def _claim(self, driver: Driver, log: AttemptLog, draft: ClaimRecord) -> tuple[Attempt, HeldLease]:
         policy = ClaimPolicy(
             force_run_failed=self.options.force_run_failed,
             rerun_of=self.options.rerun_of,
             waited_for=self._waited_for.get(log.output_path),
         )
-        outcome = driver.run(claim_epoch(log, draft, policy))
+        outcome = driver.run(claim_epoch(log, draft, policy, self._seen.get(log.output_path)))
         if isinstance(outcome, Held):
+            self._seen[log.output_path] = outcome.seen
             self._waited_for.setdefault(log.output_path, outcome.claim.epoch)
         attempt = attempt_of(driver, log, outcome)
         observer = attempt_observer.get()
         if observer is not None:
             observer.epoch = attempt.epoch
         logger.debug(f"{log.output_path}: attempt {attempt.epoch} begins")
-        return attempt
+        lease = hold_claim(log.output_path, attempt.claimed)
+        leased = driver.answering({ReadLease: lambda operation: lease.view()})
+        return replace(attempt, driver=leased), lease
 
-    def _run(self, attempt: Attempt, phase: "_Phase") -> T:
+    def _run(self, attempt: Attempt, lease: HeldLease, phase: "_Phase") -> T:
         """The body, the save and the commit, in this order. The caller ends the epoch if any of them raises."""
         output_path, options = attempt.log.output_path, self.options
         if options.fresh:
             empty_output(output_path)
+        before = data_files(output_path)
         if options.info is not None:
             write_step_info(output_path, options.info, provenance=options.provenance, epoch=attempt.epoch)
-        inputs = {path: last_epoch_of(path) for path in options.inputs}
+        inputs = epochs_of_inputs(output_path, options.inputs)
         checks_lease = lease_check.set(attempt.lease_check())
         try:
-            value = self._body(output_path)
-            phase.now = FailurePhase.SAVE
-            if self.save is not None:
-                self.save(value, output_path)
+            with contextlib.ExitStack() as interruptible, contextlib.ExitStack() as captures:
+                interruptible.enter_context(lease.interruptible())
+                captures.enter_context(captured(attempt.log, attempt.epoch))
+                value = self._body(output_path)
+
+                def save() -> None:
+                    self._save(value, output_path, phase)
+                    captures.close()
+
+                def manifest() -> str:
+                    digest = write_manifest(attempt.driver, attempt.log, attempt.epoch, before)
+                    # From here on the register alone decides: an interrupted commit would not know what it did.
+                    interruptible.close()
+                    return digest
+
+                acts = {
+                    FinishingAct.SAVE: save,
+                    FinishingAct.LOOK_AT_INPUTS: lambda: self._look_at_inputs(output_path, inputs, phase),
+                    FinishingAct.WRITE_MANIFEST: manifest,
+                }
+                attempt.finish(acts, record=options.record, inputs=inputs)
         finally:
             lease_check.reset(checks_lease)
-        phase.now = FailurePhase.COMMIT
-        attempt.commit(record=options.record, inputs=inputs)
         return value
+
+    def _save(self, value: T, output_path: str, phase: "_Phase") -> None:
+        phase.now = FailurePhase.SAVE
+        if self.save is not None:
+            self.save(value, output_path)
+
+    def _look_at_inputs(self, output_path: str, inputs: dict[str, int], phase: "_Phase") -> None:
+        phase.now = FailurePhase.COMMIT
+        check_inputs_unchanged(output_path, inputs)
 
     def _body(self, output_path: str) -> T:
         is_running = running_body.set(True)

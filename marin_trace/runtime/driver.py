@@ -1,23 +1,66 @@
 """Runs the protocol's programs for real: each operation against the control store of the output's path."""
 
-from dataclasses import dataclass
-from typing import Any, TypeVar, assert_never, final
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, final
 
+from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.liveness import owner_is_gone
-from marin_trace.runtime.protocol import Get, List, Operation, ProbeOwner, Program, Put, PutIfAbsent
+from marin_trace.runtime.operations import (
+    AskEngine,
+    EngineWord,
+    Get,
+    GetMany,
+    List,
+    Now,
+    Operation,
+    Pause,
+    ProbeOwner,
+    Program,
+    Put,
+    PutIfAbsent,
+    ReadyKeeper,
+    Say,
+)
 from marin_trace.storage.control_store import ControlStore, control_store_for
 
-__all__ = ["Driver", "driver_for"]
+__all__ = ["Answers", "Driver", "driver_for"]
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+Answers = Mapping[type[Any], Callable[[Any], Any]]
+"""How operations are answered that are not the same for everybody, by their class."""
+
+
+def _no_engine(operation: AskEngine) -> EngineWord:
+    return EngineWord.UNKNOWN
+
+
+def _no_keeper(operation: ReadyKeeper) -> None:
+    """A claim that is ended in one go needs none."""
+
+
+_DEFAULT_ANSWERS: Answers = {AskEngine: _no_engine, ReadyKeeper: _no_keeper}
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """What programs run against. Blocking; thread-safe."""
+    """What programs run against. Blocking; thread-safe if its answers are."""
 
     store: ControlStore
+    answers: Answers = field(default_factory=lambda: _DEFAULT_ANSWERS, repr=False)
+    sleep: Callable[[float], object] = time.sleep
+    clock: Callable[[], float] = boottime
+
+    def answering(self, answers: Answers) -> "Driver":
+        """The same, with answers to further operations."""
+        return replace(self, answers={**self.answers, **answers})
 
     def run(self, program: Program[T]) -> T:
         """Runs a program to its end.
@@ -44,6 +87,8 @@ class Driver:
         match operation:
             case Get():
                 return self.store.get(operation.path)
+            case GetMany():
+                return self.store.get_many(operation.paths)
             case List():
                 return self.store.list(operation.directory)
             case PutIfAbsent():
@@ -52,8 +97,14 @@ class Driver:
                 return self.store.put(operation.path, operation.content)
             case ProbeOwner():
                 return owner_is_gone(operation.claim)
+            case Now():
+                return self.clock()
+            case Pause():
+                return self.sleep(random.uniform(operation.low_s, operation.high_s))
+            case Say():
+                return logger.warning(operation.message)
             case _:
-                assert_never(operation)
+                return self.answers[type(operation)](operation)
 
 
 def driver_for(path: str) -> Driver:

@@ -20,18 +20,19 @@ import os
 import stat
 import tempfile
 import threading
-import time
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, final
 
 from marin_trace.errors import StorageError, explain
-from marin_trace.runtime.log_records import ClaimRecord
+from marin_trace.runtime.clock import boottime
+from marin_trace.runtime.log_records import ClaimRecord, StartRecord
 
 __all__ = [
     "OWNERS_VARIABLE",
     "leave_claim_open",
+    "liveness_descriptor",
     "living_attempt",
     "owner_is_gone",
     "process_nonce",
@@ -80,6 +81,14 @@ def process_nonce() -> str:
         return _identity.nonce
 
 
+def liveness_descriptor() -> int:
+    """The open, locked file of this process: who inherits it keeps the lock as long as it lives."""
+    process_nonce()
+    descriptor = _identity.descriptor
+    assert descriptor is not None
+    return descriptor
+
+
 def leave_claim_open() -> None:
     """Says that a claim of this process could not be ended, so that its liveness file outlives it."""
     _identity.left_open = True
@@ -95,15 +104,16 @@ def living_attempt(nonce: str) -> Generator[None, None, None]:
         _identity.attempts.discard(nonce)
 
 
-def owner_is_gone(claim: ClaimRecord) -> bool:
-    """Whether a claim's owner, and every process that it started, is certainly dead.
+def owner_is_gone(claim: ClaimRecord | StartRecord) -> bool:
+    """Whether a claim's owner (of a start: the job's process), and every process that it started, is certainly dead.
 
     Returns:
         False also where nothing is known: the file is not on this machine, or a process of this user cannot be read.
     """
     nonce = claim.process_nonce
     if nonce == _identity.nonce:
-        return claim.nonce not in _identity.attempts
+        attempt = claim.attempt if isinstance(claim, StartRecord) else claim.nonce
+        return attempt not in _identity.attempts
     if nonce in _identity.gone:
         return True
     path = runtime_directory() / nonce
@@ -153,8 +163,7 @@ class _Birth:
     @classmethod
     def now(cls) -> "_Birth":
         """This process's."""
-        clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        return cls(_boot_id(), _pid_namespace(), time.clock_gettime(clock))
+        return cls(_boot_id(), _pid_namespace(), boottime())
 
     @classmethod
     def read(cls, path: Path) -> "_Birth | None":
@@ -229,12 +238,23 @@ def _carries(process: str, user: int, needle: bytes, since_s: float) -> bool:
         if os.stat(process).st_uid != user:
             return False
         with open(f"{process}/environ", "rb") as stream:
-            return needle in stream.read()
+            environment = stream.read()
+        if environment:
+            return needle in environment
+        # For an instant within exec(2) there is none to be read, though there will be.
+        return not _has_ended_or_is_the_kernels(process) and _start_of(process) >= since_s
     except (FileNotFoundError, ProcessLookupError):
         return False
     except PermissionError:
         # What began before the owner was not started by it. Containers show such processes: their PID 1.
         return _start_of(process) >= since_s
+
+
+def _has_ended_or_is_the_kernels(process: str) -> bool:
+    """Whether it is right that a process has no environment: a zombie has lost it, a kernel thread never had one."""
+    with open(f"{process}/stat", "rb") as stream:
+        state, parent = stream.read().rpartition(b")")[2].split()[:2]
+    return state in (b"Z", b"X") or parent in (b"0", b"2")
 
 
 def _start_of(process: str) -> float:

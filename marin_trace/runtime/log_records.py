@@ -13,7 +13,18 @@ from typing import Any, cast, final
 
 from marin_trace.errors import ControlFileError, explain
 
-__all__ = ["AttemptLog", "ClaimRecord", "EndKind", "EndRecord", "FailurePhase", "JobIdentity", "StepFailure"]
+__all__ = [
+    "AttemptLog",
+    "CancelRecord",
+    "ClaimRecord",
+    "EndKind",
+    "EndRecord",
+    "FailurePhase",
+    "HeartbeatRecord",
+    "JobIdentity",
+    "StartRecord",
+    "StepFailure",
+]
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LOG_DIRECTORY = ".executor"
@@ -42,6 +53,8 @@ class FailurePhase(StrEnum):
     COMMIT = "commit"
     JOB = "job"
     """The process or job that ran it went away without a word."""
+    CANCEL = "cancel"
+    """Somebody asked for its end."""
 
 
 @final
@@ -150,6 +163,100 @@ class ClaimRecord:
 
 @final
 @dataclass(frozen=True, slots=True)
+class StartRecord:
+    """``NNNNNN.start``: the one attempt of a job that runs the body of its epoch, or a seal: nobody does."""
+
+    nonce: str
+    """Of the claim; of a seal, the sealer's."""
+    attempt: str
+    """Unique to the attempt of the job; empty: a seal."""
+    host: str
+    pid: int
+    process_nonce: str
+    """Names the liveness file of the job's process."""
+
+    @property
+    def is_seal(self) -> bool:
+        """Whether nobody may run the body of this epoch."""
+        return not self.attempt
+
+    @property
+    def write_id(self) -> str:
+        """Unique to the writer and to this kind of file."""
+        return f"{self.attempt or self.nonce}:{'start' if self.attempt else 'seal'}"
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return _dump(
+            {
+                "write_id": self.write_id,
+                "nonce": self.nonce,
+                "attempt": self.attempt,
+                "host": self.host,
+                "pid": self.pid,
+                "process_nonce": self.process_nonce,
+            }
+        )
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str) -> "StartRecord":
+        """Reads the file.
+
+        Raises:
+            ControlFileError: It is no start.
+        """
+        with _reading(content, path) as record:
+            return cls(
+                nonce=str(record["nonce"]),
+                attempt=str(record["attempt"]),
+                host=str(record["host"]),
+                pid=int(record["pid"]),
+                process_nonce=str(record["process_nonce"]),
+            )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeartbeatRecord:
+    """``NNNNNN.hb``: overwritten by whoever holds the claim. Only its changing matters, never what it says."""
+
+    nonce: str
+    """Of the claim."""
+    seq: int
+    by: str
+    """Who beats: the attempt, or who adopted the claim of a job."""
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return _dump({"nonce": self.nonce, "seq": self.seq, "by": self.by})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CancelRecord:
+    """``NNNNNN.cancel``: a request to the owner."""
+
+    by: str
+    """Who asks, for people: user, host and process."""
+    why: str
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return _dump({"by": self.by, "why": self.why})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str) -> "CancelRecord":
+        """Reads the file.
+
+        Raises:
+            ControlFileError: It is no request.
+        """
+        with _reading(content, path) as record:
+            return cls(by=str(record["by"]), why=str(record["why"]))
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class EndRecord:
     """``NNNNNN.end``: the decision register of an epoch."""
 
@@ -169,8 +276,8 @@ class EndRecord:
 
     @property
     def write_id(self) -> str:
-        """Unique to the writer and to this kind of file."""
-        return f"{self.nonce}:end"
+        """Unique to the writer and to what it decides: an owner and its keeper may both mean to end an epoch."""
+        return f"{self.nonce}:end:{self.kind}"
 
     def to_bytes(self) -> bytes:
         """The file's content."""
@@ -245,6 +352,23 @@ class AttemptLog:
     def end(self, epoch: int) -> str:
         """The file that closes an epoch."""
         return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.end"
+
+    def start(self, epoch: int) -> str:
+        """The file by which one attempt of a job takes an epoch's body, or nobody does."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.start"
+
+    def heartbeat(self, epoch: int) -> str:
+        """The file that an owner overwrites as long as it lives."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.hb"
+
+    def cancel(self, epoch: int) -> str:
+        """The file that asks an owner to stop."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.cancel"
+
+    @staticmethod
+    def has_cancel(names: list[str], epoch: int) -> bool:
+        """Whether a listing shows a request to cancel an epoch."""
+        return f"{epoch:06d}.cancel" in names
 
     @staticmethod
     def last_epoch(names: list[str]) -> tuple[int, bool]:

@@ -37,6 +37,8 @@ class RunOptions:
     """The user's words, for the run's record."""
     provenance: Provenance | None = None
     """What to record beside outputs; None: the runner looks once."""
+    fail_fast: bool = False
+    """After the first failure nothing more is started; what runs goes on to its end."""
 
 
 @final

@@ -29,6 +29,15 @@ class BodyPool(Executor):
         """Raises KeyboardInterrupt in every call that runs now, as soon as it executes Python code."""
         raise NotImplementedError
 
+    def owns(self, future: Future[Any]) -> bool:
+        """Whether a future is of a call that was submitted here."""
+        return isinstance(future, _Call)
+
+
+@final
+class _Call(Future[T]):
+    """The outcome of a call on one of these pools."""
+
 
 @final
 class InlinePool(BodyPool):
@@ -36,7 +45,7 @@ class InlinePool(BodyPool):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Runs the call and returns its outcome. KeyboardInterrupt goes through to the caller."""
-        future: Future[T] = Future()
+        future: Future[T] = _Call()
         try:
             future.set_result(contextvars.copy_context().run(_as_body, fn, *args, **kwargs))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the future's outcome
@@ -64,7 +73,7 @@ class ThreadPool(BodyPool):
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """Queues the call; a thread is made for it if none is idle and the bound allows."""
-        future: Future[T] = Future()
+        future: Future[T] = _Call()
         context = contextvars.copy_context()
 
         def call() -> None:

@@ -1,30 +1,72 @@
-"""How an epoch is claimed, ended and taken over: the rules alone, without I/O, clock or randomness.
+"""How an epoch is claimed, held, ended and taken over: the rules alone, without I/O, clock or randomness.
 
-A *program* is a generator that yields operations and is sent their results; `marin_trace.runtime.driver` runs it
-against a real store, a simulator can run the same code under faults. Invariants that the programs keep:
+Everything here is a program (see `marin_trace.runtime.operations`). Invariants that the programs keep:
 
 - an epoch n+1 is claimed only after ``end(n)`` exists and is not SUCCESS, or, forcing, is the SUCCESS that was named;
 - whoever takes over seals ``end(n)`` with FENCED *before* claiming n+1, so owner and observer compete for one object,
   and exactly one of them decides the epoch;
+- an owner's lease counts from when its claim or heartbeat was *first sent*, and is used for 0.7 of its length; an
+  observer waits its whole length, from the *end* of the first read that showed a token to the *start* of the latest
+  that shows it still, by its own monotonic clock. So an owner stops before anybody may take over, whatever the clocks
+  say and however long requests take;
 - after a claim is acknowledged, ``end(n)`` is looked at: if it is there, nothing may run;
 - every create reads back on a conflict and compares the write id, since a store may apply a write and lose its answer.
 
-Leases, heartbeats and takeover across machines are not here yet: an owner counts as gone only where
-`ProbeOwner` can prove it on this machine.
+What jobs add is in `marin_trace.runtime.job_protocol`, what lease keepers do in `marin_trace.runtime.heartbeat`.
 """
 
-from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
-from marin_trace.errors import ControlFileError, LeaseLostError, explain
-from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StepFailure
+from marin_trace.errors import (
+    ControlFileError,
+    LeaseLostError,
+    StoreRefusedError,
+    StoreUnavailableError,
+    explain,
+)
+from marin_trace.runtime.log_records import (
+    AttemptLog,
+    CancelRecord,
+    ClaimRecord,
+    EndKind,
+    EndRecord,
+    FailurePhase,
+    HeartbeatRecord,
+    JobIdentity,
+    StartRecord,
+    StepFailure,
+)
+from marin_trace.runtime.operations import (
+    Act,
+    AskEngine,
+    EngineWord,
+    FinishingAct,
+    Get,
+    GetMany,
+    LeaseView,
+    List,
+    Now,
+    Operation,
+    Pause,
+    ProbeOwner,
+    Program,
+    Put,
+    PutIfAbsent,
+    ReadLease,
+    ReadyKeeper,
+    Say,
+)
 
 __all__ = [
+    "HEARTBEAT_FRACTION",
+    "KILL_FRACTION",
+    "LEASE_FRACTION",
     "AlreadyDone",
     "ClaimOutcome",
     "ClaimPolicy",
     "Claimed",
+    "EngineSilent",
     "FailedBefore",
     "Get",
     "Held",
@@ -35,67 +77,41 @@ __all__ = [
     "Program",
     "Put",
     "PutIfAbsent",
+    "Sighting",
+    "cancelled_failure",
     "check_not_ended",
     "claim_epoch",
+    "claim_next",
+    "close_to_job",
     "commit",
     "create",
     "end_attempt",
+    "finish",
+    "insist",
+    "observe",
     "read_state",
+    "release",
+    "request_cancel",
+    "require_lease",
     "seal",
+    "verdict_of",
 ]
 
 TOKEN_DEP_FAILED: Final = "DEP_FAILED"  # noqa: S105 - a word in a file
 """Written where there is no log, for older tools; never a failure of the step itself."""
 
+HEARTBEAT_FRACTION: Final = 1 / 8
+"""Of the lease, between two heartbeats."""
+LEASE_FRACTION: Final = 0.7
+"""Of the lease, after which its owner may neither renew nor commit unless a heartbeat was acknowledged."""
+KILL_FRACTION: Final = 0.9
+"""Of the lease, after which what still runs under it is killed."""
+PATIENCE_S: Final = 60.0
+"""How long a store that does not answer is asked again, where no lease sets a limit."""
 
-@final
-@dataclass(frozen=True, slots=True)
-class PutIfAbsent:
-    """Create a file; the result is True if the store says that this request created it."""
-
-    path: str
-    content: bytes
-    durable: bool = False
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Create or replace a file; no result."""
-
-    path: str
-    content: bytes
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Get:
-    """Read a file; the result is its content, or None."""
-
-    path: str
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class List:
-    """List a directory; the result is the sorted names."""
-
-    directory: str
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ProbeOwner:
-    """Ask this machine about a claim's owner; the result is True only if it is surely gone, with its children."""
-
-    claim: ClaimRecord
-
-
-Operation = PutIfAbsent | Put | Get | List | ProbeOwner
-
-T = TypeVar("T")
-Program = Generator[Operation, Any, T]
-"""Yields operations, is sent their results, returns a T."""
+_FIRST_BACKOFF: Final = 1 / 480
+_LAST_BACKOFF: Final = 1 / 12
+"""Bounds of the pause between two tries, as fractions of the patience: 0.25 s and 10 s of a lease of 120 s."""
 
 
 @final
@@ -111,6 +127,8 @@ class LogState:
     """Set once it is closed."""
     token: str | None = None
     """The status token, read only where there is no log."""
+    is_cancelled: bool = False
+    """Somebody asked for the end of the epoch."""
 
     @property
     def is_finished(self) -> bool:
@@ -119,8 +137,15 @@ class LogState:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the last attempt failed (a token without a log counts too)."""
-        return self.end.kind is EndKind.FAILED if self.end else self.token == EndKind.FAILED.value
+        """Whether the last attempt failed (a token without a log counts too); a cancelled one that just ended has."""
+        if self.end is None:
+            return self.token == EndKind.FAILED.value
+        return self.end.kind is EndKind.FAILED or (self.end.kind is not EndKind.SUCCESS and self.is_cancelled)
+
+    @property
+    def failure(self) -> StepFailure | None:
+        """Why it failed, where that is known."""
+        return self.end.error if self.end else None
 
 
 @final
@@ -138,10 +163,36 @@ class ClaimPolicy:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Sighting:
+    """What an observer remembers of an open epoch between two looks."""
+
+    epoch: int
+    nonce: str
+    """Of the claim; a claimant that lost an epoch may use its nonce again for a later one."""
+    heartbeat: bytes | None
+    start: bytes | None
+    since: float
+    """The end of the first read that showed this token, by the observer's clock."""
+    is_gone: bool = False
+    """Whether the epoch may be taken over now."""
+    beats: int = 0
+    """How often the observer renewed the claim of a job that it adopted."""
+
+    def shows(self, claim: ClaimRecord, start: bytes | None, heartbeat: bytes | None) -> bool:
+        """Whether the token is the same."""
+        return (self.epoch, self.nonce, self.start, self.heartbeat) == (claim.epoch, claim.nonce, start, heartbeat)
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The epoch is ours: run the body."""
 
     claim: ClaimRecord
+    sent_at: float
+    """When the claim (of a job: its start) was first sent: the lease counts from here."""
+    attempt: str
+    """The nonce under which the epoch is ended: the claim's, or that of a job's attempt."""
 
 
 @final
@@ -168,55 +219,93 @@ class Held:
     """Another attempt runs."""
 
     claim: ClaimRecord
+    seen: Sighting
+    """To be given to the next look."""
 
 
-ClaimOutcome = Claimed | AlreadyDone | FailedBefore | Held
+@final
+@dataclass(frozen=True, slots=True)
+class EngineSilent:
+    """The engine of the job that the claim would be for does not answer: nothing was claimed."""
+
+    job: JobIdentity
 
 
-def read_state(log: AttemptLog) -> Program[LogState]:
+ClaimOutcome = Claimed | AlreadyDone | FailedBefore | Held | EngineSilent
+
+
+def insist(operation: Operation, patience_s: float) -> Program[Any]:
+    """Asks again, with full jitter, while the store does not answer; a request may then be applied more than once.
+
+    Raises:
+        StoreUnavailableError: It did not answer for the whole patience.
+    """
+    deadline, backoff = None, patience_s * _FIRST_BACKOFF
+    while True:
+        try:
+            return (yield operation)
+        except StoreUnavailableError:
+            now: float = yield Now()
+            deadline = now + patience_s if deadline is None else deadline
+            if now >= deadline:
+                raise
+        yield Pause(0.0, backoff)
+        backoff = min(2 * backoff, patience_s * _LAST_BACKOFF)
+
+
+def read_state(log: AttemptLog, *, patience_s: float = PATIENCE_S) -> Program[LogState]:
     """Reads the log in two requests: one list, one get."""
-    names: list[str] = yield List(log.directory)
+    names: list[str] = yield from insist(List(log.directory), patience_s)
     epoch, ended = AttemptLog.last_epoch(names)
     if epoch == 0:
-        token: bytes | None = yield Get(log.status_token)
+        token: bytes | None = yield from insist(Get(log.status_token), patience_s)
         return LogState(token=None if token is None else token.decode(errors="replace").strip())
+    is_cancelled = AttemptLog.has_cancel(names, epoch)
     path = log.end(epoch) if ended else log.claim(epoch)
-    content: bytes | None = yield Get(path)
+    content: bytes | None = yield from insist(Get(path), patience_s)
     if content is None:
         raise ControlFileError(explain(f"control file {path} vanished while it was read"))
     if ended:
-        return LogState(epoch, end=EndRecord.from_bytes(content, path))
-    return LogState(epoch, claim=ClaimRecord.from_bytes(content, path))
+        return LogState(epoch, end=EndRecord.from_bytes(content, path), is_cancelled=is_cancelled)
+    return LogState(epoch, claim=ClaimRecord.from_bytes(content, path), is_cancelled=is_cancelled)
 
 
-def claim_epoch(log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy) -> Program[ClaimOutcome]:
+def claim_epoch(
+    log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy, seen: Sighting | None = None
+) -> Program[ClaimOutcome]:
     """Claims the next epoch, if the log and the policy allow it.
 
     Args:
         log: Of the output.
-        draft: The claim to make; its epoch is filled in here.
+        draft: The claim to make; its epoch is filled in here. With a job: the claim is made for that job.
         policy: What may be run again.
+        seen: What the last look at this output saw.
 
     Returns:
         What came of it. Never waits: a live owner is `Held`.
     """
     while True:
-        state = yield from read_state(log)
-        verdict = _verdict(state, policy)
+        state = yield from read_state(log, patience_s=draft.lease_s)
+        verdict = verdict_of(state, policy)
         if verdict is not None:
             return verdict
         if state.claim is not None:
-            gone: bool = yield ProbeOwner(state.claim)
-            if not gone:
-                return Held(state.claim)
-            yield from seal(log, state.epoch, draft)
+            seen = yield from observe(log, state.claim, draft, seen)
+            if not seen.is_gone:
+                return Held(state.claim, seen)
+            yield from seal(log, state.epoch, draft, seen=seen)
             continue
-        claim = replace(draft, epoch=state.epoch + 1)
-        if (yield from _claim(log, claim)):
-            return Claimed(claim)
+        if draft.job is not None:
+            word: EngineWord = yield AskEngine(draft.job)
+            if word is EngineWord.UNKNOWN:
+                return EngineSilent(draft.job)
+        claimed = yield from claim_next(log, replace(draft, epoch=state.epoch + 1))
+        if claimed is not None:
+            return claimed
 
 
-def _verdict(state: LogState, policy: ClaimPolicy) -> AlreadyDone | FailedBefore | None:
+def verdict_of(state: LogState, policy: ClaimPolicy) -> AlreadyDone | FailedBefore | None:
+    """What a claimant learns without claiming; None: it may claim, or take over."""
     if state.is_finished:
         forced = policy.rerun_of is not None and state.epoch <= policy.rerun_of
         return None if forced else AlreadyDone(state.epoch)
@@ -225,42 +314,238 @@ def _verdict(state: LogState, policy: ClaimPolicy) -> AlreadyDone | FailedBefore
     while_waiting = policy.waited_for is not None and state.epoch >= policy.waited_for
     if policy.force_run_failed and not while_waiting:
         return None
-    return FailedBefore(state.epoch, state.end.error if state.end else None, while_waiting)
+    return FailedBefore(state.epoch, state.failure, while_waiting)
 
 
-def _claim(log: AttemptLog, claim: ClaimRecord) -> Program[bool]:
-    # A forced claim voids the old commit from this instant: it must survive a power cut before the body overwrites.
-    path = log.claim(claim.epoch)
-    found = yield from create(path, claim.to_bytes(), durable=claim.rerun_of is not None)
-    if found is not None and ClaimRecord.from_bytes(found, path).write_id != claim.write_id:
-        return False
-    sealed: bytes | None = yield Get(log.end(claim.epoch))
-    if sealed is not None:
-        return False
-    if claim.rerun_of is not None:
-        yield Put(log.status_token, b"RUNNING")
-    return True
-
-
-def seal(log: AttemptLog, epoch: int, observer: ClaimRecord) -> Program[EndRecord]:
-    """Ends an epoch whose owner is gone with FENCED, unless its owner was faster.
+def claim_next(log: AttemptLog, claim: ClaimRecord) -> Program[Claimed | None]:
+    """Creates the claim of an epoch whose predecessor has ended.
 
     Returns:
-        The end that stands: ours, or the one that was there.
+        None if somebody else has the epoch, or if it was sealed before we knew that it is ours.
+
+    Raises:
+        LeaseLostError: The store took longer than the lease: it was given up.
     """
-    end = EndRecord(epoch=epoch, kind=EndKind.FENCED, nonce=observer.nonce, ended_at=observer.claimed_at)
-    return (yield from end_attempt(log, end))
+    # A forced claim voids the old commit from this instant: it must survive a power cut before the body overwrites.
+    path = log.claim(claim.epoch)
+    yield ReadyKeeper()
+    sent_at: float = yield Now()
+    found = yield from create(path, claim.to_bytes(), durable=claim.rerun_of is not None, patience_s=claim.lease_s)
+    if found is not None and ClaimRecord.from_bytes(found, path).write_id != claim.write_id:
+        return None
+    sealed: bytes | None = yield from insist(Get(log.end(claim.epoch)), claim.lease_s)
+    if sealed is not None:
+        return None
+    if claim.rerun_of is not None:
+        yield from _put_token(log, "RUNNING")
+    now: float = yield Now()
+    if now >= sent_at + LEASE_FRACTION * claim.lease_s:
+        # Nobody may have noticed yet, but it would be too late to renew. Another attempt of our job may have begun.
+        unstarted = Sighting(claim.epoch, claim.nonce, None, None, since=sent_at, is_gone=True)
+        yield from seal(log, claim.epoch, claim, seen=unstarted)
+        raise LeaseLostError(
+            explain(
+                f"claiming {log.output_path} took {now - sent_at:.1f} s, its lease is {claim.lease_s:g} s",
+                hint="--lease_seconds sets a longer one",
+            )
+        )
+    return Claimed(claim, sent_at, claim.nonce)
+
+
+def observe(
+    log: AttemptLog,
+    claim: ClaimRecord,
+    observer: ClaimRecord,
+    seen: Sighting | None,
+    *,
+    asks_engine: bool = True,
+) -> Program[Sighting]:
+    """Looks once at an open epoch of somebody else.
+
+    A token that stood unchanged for the whole lease means that the owner is gone; so does its certain death, where it
+    was a process of this machine. While the engine says that a job lives, its step is left to it: an unstarted claim
+    is then renewed in its launcher's place.
+
+    Args:
+        log: Of the output.
+        claim: The open claim.
+        observer: Who looks.
+        seen: What the last look saw, if any.
+        asks_engine: False for an attempt of the very job that the claim names.
+
+    Returns:
+        What to remember; ``is_gone``: the epoch may be sealed.
+    """
+    began: float = yield Now()
+    names = (log.start(claim.epoch), log.heartbeat(claim.epoch))
+    start_bytes, heartbeat = yield from insist(GetMany(names), claim.lease_s)
+    ended: float = yield Now()
+    if seen is None or not seen.shows(claim, start_bytes, heartbeat):
+        beats = seen.beats if seen else 0
+        seen = Sighting(claim.epoch, claim.nonce, heartbeat, start_bytes, since=ended, beats=beats)
+    start = None if start_bytes is None else StartRecord.from_bytes(start_bytes, log.start(claim.epoch))
+    if start is not None and start.is_seal:
+        return replace(seen, is_gone=True)
+    if claim.job is not None and asks_engine:
+        word: EngineWord = yield AskEngine(claim.job)
+        if word is EngineWord.ALIVE:
+            return (yield from _leave_to_job(log, claim, observer, replace(seen, is_gone=False)))
+    if began - seen.since >= claim.lease_s:
+        return replace(seen, is_gone=True)
+    # For a claim with a job its launcher's death says nothing: only the start's process counts.
+    owner = start if claim.job is not None else claim
+    gone: bool = False if owner is None else (yield ProbeOwner(owner))
+    return replace(seen, is_gone=gone)
+
+
+def _leave_to_job(log: AttemptLog, claim: ClaimRecord, observer: ClaimRecord, seen: Sighting) -> Program[Sighting]:
+    if seen.start is not None:
+        return seen
+    beat = HeartbeatRecord(claim.nonce, seen.beats + 1, observer.nonce)
+    yield from insist(Put(log.heartbeat(claim.epoch), beat.to_bytes()), claim.lease_s)
+    return replace(seen, beats=beat.seq)
+
+
+def seal(
+    log: AttemptLog, epoch: int, observer: ClaimRecord, *, seen: Sighting | None = None
+) -> Program[EndRecord | None]:
+    """Ends an epoch whose owner is gone with FENCED (FAILED where its end was asked for), unless somebody was faster.
+
+    The epoch of a job that has not started is closed to the job first; if the job was faster, the epoch is its own.
+
+    Args:
+        log: Of the output.
+        epoch: The epoch, which is open.
+        observer: Who seals.
+        seen: What the decision rests on; None: somebody decided to seal whatever stands.
+
+    Returns:
+        The end that stands, ours or the one that was there; None if a job took the epoch before it could be sealed.
+    """
+    paths = (log.claim(epoch), log.start(epoch), log.cancel(epoch))
+    claim_bytes, start, cancel = yield from insist(GetMany(paths), observer.lease_s)
+    if claim_bytes is None:
+        raise ControlFileError(explain(f"control file {paths[0]} vanished while it was read"))
+    if seen is not None and start != seen.start:
+        return None
+    if start is None and ClaimRecord.from_bytes(claim_bytes, paths[0]).job is not None:
+        is_closed = yield from close_to_job(log, epoch, observer)
+        if not is_closed:
+            return None
+    end = EndRecord(epoch, EndKind.FENCED, observer.nonce, observer.claimed_at)
+    if cancel is not None:
+        failure = cancelled_failure(CancelRecord.from_bytes(cancel, paths[2]))
+        end = replace(end, kind=EndKind.FAILED, error=failure)
+    return (yield from end_attempt(log, end, patience_s=observer.lease_s))
+
+
+def close_to_job(log: AttemptLog, epoch: int, observer: ClaimRecord) -> Program[bool]:
+    """Seals the start of an epoch, so that its job will not run the body.
+
+    Returns:
+        False if an attempt of the job has it.
+    """
+    path = log.start(epoch)
+    record = StartRecord(observer.nonce, "", observer.host, observer.pid, observer.process_nonce)
+    found = yield from create(path, record.to_bytes(), patience_s=observer.lease_s)
+    return found is None or StartRecord.from_bytes(found, path).is_seal
+
+
+def cancelled_failure(request: CancelRecord) -> StepFailure:
+    """The error of an attempt whose end was asked for."""
+    return StepFailure("Cancelled", f"cancelled by {request.by}: {request.why}", FailurePhase.CANCEL)
+
+
+def request_cancel(log: AttemptLog, epoch: int, request: CancelRecord) -> Program[CancelRecord]:
+    """Asks an epoch's owner to end it; the first request stands.
+
+    Returns:
+        The request that stands.
+    """
+    found = yield from create(log.cancel(epoch), request.to_bytes())
+    return request if found is None else CancelRecord.from_bytes(found, log.cancel(epoch))
+
+
+def finish(log: AttemptLog, end: EndRecord) -> Program[EndRecord]:
+    """What follows a body's return: save, look at the inputs again, manifest, decision. In this order, under the lease.
+
+    Args:
+        log: Of the output.
+        end: The SUCCESS to record; the manifest's digest is filled in.
+
+    Returns:
+        What was committed.
+
+    Raises:
+        LeaseLostError: The lease is lost, or somebody else has ended the epoch: nothing is committed.
+        Exception: What an act raises: the attempt has failed in that phase.
+    """
+    for act in (FinishingAct.SAVE, FinishingAct.LOOK_AT_INPUTS):
+        yield from require_lease(log, end)
+        yield Act(act)
+    yield from require_lease(log, end)
+    digest: str | None = yield Act(FinishingAct.WRITE_MANIFEST)
+    end = replace(end, manifest=digest)
+    yield from commit(log, end)
+    return end
+
+
+def require_lease(log: AttemptLog, end: EndRecord) -> Program[float]:
+    """Checks by what this process knows, without asking the store, that the lease holds.
+
+    Returns:
+        For how many seconds it holds at least.
+
+    Raises:
+        LeaseLostError: It does not.
+    """
+    now: float = yield Now()
+    lease: LeaseView = yield ReadLease(end.nonce)
+    left = lease.sent_at + LEASE_FRACTION * lease.lease_s - now
+    if lease.lost is not None or left <= 0:
+        why = lease.lost or f"no heartbeat was acknowledged for {now - lease.sent_at:.1f} s"
+        raise LeaseLostError(
+            explain(
+                f"attempt {end.epoch} of {log.output_path} has lost its lease: {why}",
+                hint="this attempt's work is not committed; the step is built again by whoever runs it next",
+            )
+        )
+    return left
 
 
 def commit(log: AttemptLog, end: EndRecord) -> Program[None]:
     """Ends the caller's own epoch as SUCCESS. The caller holds the claim, and everything it wrote is written.
 
+    A store that does not answer, or that refuses this user, is asked for as long as the lease holds: the work is done.
+
     Raises:
-        LeaseLostError: The epoch was ended by somebody else; nothing is committed.
+        LeaseLostError: The lease is lost, or the epoch was ended by somebody else; nothing is committed.
     """
-    standing = yield from end_attempt(log, end)
-    if standing.write_id != end.write_id:
-        raise _lease_lost(log, standing)
+    is_sent = False
+    while True:
+        try:
+            left = yield from require_lease(log, end)
+        except LeaseLostError:
+            # A create whose answer was lost may have been applied, or will be: the register is closed, or tells.
+            if is_sent and (yield from _was_committed(log, end)):
+                return
+            raise
+        try:
+            is_sent = True
+            standing = yield from end_attempt(log, end, patience_s=0.0)
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            yield Say(f"{log.output_path}: attempt {end.epoch} not committed yet, {left:.0f} s left: {error}")
+            yield Pause(0.0, left * _LAST_BACKOFF)
+            continue
+        if standing.write_id != end.write_id:
+            raise _lease_lost(log, standing)
+        return
+
+
+def _was_committed(log: AttemptLog, end: EndRecord) -> Program[bool]:
+    release = replace(end, kind=EndKind.RELEASED, manifest=None)
+    standing = yield from end_attempt(log, release)
+    return standing.write_id == end.write_id
 
 
 def check_not_ended(log: AttemptLog, epoch: int) -> Program[None]:
@@ -270,7 +555,7 @@ def check_not_ended(log: AttemptLog, epoch: int) -> Program[None]:
         LeaseLostError: The epoch has ended.
     """
     path = log.end(epoch)
-    found: bytes | None = yield Get(path)
+    found: bytes | None = yield from insist(Get(path), PATIENCE_S)
     if found is not None:
         raise _lease_lost(log, EndRecord.from_bytes(found, path))
 
@@ -284,31 +569,55 @@ def _lease_lost(log: AttemptLog, standing: EndRecord) -> LeaseLostError:
     )
 
 
-def end_attempt(log: AttemptLog, end: EndRecord) -> Program[EndRecord]:
+def end_attempt(log: AttemptLog, end: EndRecord, *, patience_s: float = PATIENCE_S) -> Program[EndRecord]:
     """Ends an epoch, unless it has ended; the first end stands. The token follows a verdict of our own.
 
     Returns:
         The end that stands.
     """
     path = log.end(end.epoch)
-    found = yield from create(path, end.to_bytes(), durable=end.kind is EndKind.SUCCESS)
+    found = yield from create(path, end.to_bytes(), durable=end.kind is EndKind.SUCCESS, patience_s=patience_s)
     standing = end if found is None else EndRecord.from_bytes(found, path)
     if standing.write_id == end.write_id and end.kind in (EndKind.SUCCESS, EndKind.FAILED):
-        yield Put(log.status_token, end.kind.value.encode())
+        yield from _put_token(log, end.kind.value)
     return standing
 
 
-def create(path: str, content: bytes, *, durable: bool = False) -> Program[bytes | None]:
+def release(log: AttemptLog, end: EndRecord) -> Program[EndRecord]:
+    """Ends the caller's own epoch without a verdict, or as FAILED where its end was asked for.
+
+    Returns:
+        The end that stands.
+    """
+    path = log.cancel(end.epoch)
+    cancel: bytes | None = yield from insist(Get(path), PATIENCE_S)
+    if cancel is not None:
+        failure = cancelled_failure(CancelRecord.from_bytes(cancel, path))
+        end = replace(end, kind=EndKind.FAILED, error=failure)
+    return (yield from end_attempt(log, end))
+
+
+def _put_token(log: AttemptLog, token: str) -> Program[None]:
+    # The decision stands whatever becomes of its shadow.
+    try:
+        yield Put(log.status_token, token.encode())
+    except OSError as error:
+        yield Say(f"{log.output_path}: its status token could not be written: {error}")
+
+
+def create(
+    path: str, content: bytes, *, durable: bool = False, patience_s: float = PATIENCE_S
+) -> Program[bytes | None]:
     """Creates a control file, or reads what is there.
 
     Returns:
         None if the store said that it was created; else the content that stands, which is ours too if an earlier
         request was applied and its answer lost: the caller compares the write id.
     """
-    created: bool = yield PutIfAbsent(path, content, durable)
+    created: bool = yield from insist(PutIfAbsent(path, content, durable), patience_s)
     if created:
         return None
-    found: bytes | None = yield Get(path)
+    found: bytes | None = yield from insist(Get(path), patience_s)
     if found is None:
         raise ControlFileError(explain(f"control file {path} was there and vanished: control files are write-once"))
     return found

@@ -108,8 +108,8 @@ def write_step_info(output_path: str, record: StepRecord, *, provenance: Provena
         "location": record.location,
     }
     # The provenance is the same for every step of a run, and the longest part: it is rendered once.
-    rendered = {**{key: _encode(value) for key, value in info.items()}, "provenance": _rendered(provenance)}
-    control_store_for(output_path).put(join(output_path, EXECUTOR_INFO), _lines_of(rendered).encode())
+    content = f'{_encode_lines(info)[:-1]},\n "provenance": {_rendered(provenance)}}}\n'
+    control_store_for(output_path).put(join(output_path, EXECUTOR_INFO), content.encode())
 
 
 def read_step_info(output_path: str) -> dict[str, Any] | None:
@@ -159,6 +159,7 @@ def write_run_record(directory: str, run_id: str, record: Mapping[str, Any]) -> 
 
 # Entries on lines of their own are readable and keep the C encoder, which `indent` would switch off (8 times slower).
 _encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode_lines = json.JSONEncoder(ensure_ascii=False, separators=(",\n ", ": ")).encode
 
 
 def _lines_of(rendered: Mapping[str, str]) -> str:

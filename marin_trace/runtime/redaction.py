@@ -65,6 +65,8 @@ def redact(value: Any) -> Any:
     match value:
         case str():
             return redact_text(value)
+        case None | bool() | int() | float():  # most of a record: not to be asked whether it is a mapping
+            return value
         case Mapping():
             entries = cast("Mapping[str, Any]", value).items()
             return {

@@ -26,6 +26,8 @@ class OutcomeKind(StrEnum):
     """Not built, and nothing unfinished needs it."""
     INTERRUPTED = "interrupted"
     """Stopped, or never begun, because the run was interrupted."""
+    NOT_STARTED = "not_started"
+    """Never begun: another step had failed, and ``--fail_fast`` was given."""
     WOULD_RUN = "would_run"
     """In a dry run."""
     WOULD_FAIL = "would_fail"
@@ -38,6 +40,7 @@ _IN_WORDS: Final = {
     OutcomeKind.FAILED: "failed",
     OutcomeKind.DEP_FAILED: "skipped because of a failure",
     OutcomeKind.INTERRUPTED: "interrupted",
+    OutcomeKind.NOT_STARTED: "not started",
     OutcomeKind.WOULD_RUN: "would run",
     OutcomeKind.WOULD_FAIL: "would fail",
     OutcomeKind.NOT_NEEDED: "not needed",
@@ -62,6 +65,10 @@ class StepOutcome:
     """The attempt that ran; None if nothing did."""
     location: str | None = None
     """``file:line`` of the step call."""
+    began_after: float | None = None
+    """Seconds from the begin of the run to the step's; None if it never began."""
+    log_path: str | None = None
+    """Of a failed step: what its last attempt printed and logged."""
 
 
 class ResolvedStep(Protocol):
@@ -123,6 +130,20 @@ class RunReport:
     def count(self, kind: OutcomeKind) -> int:
         """How many steps ended so."""
         return sum(outcome.kind is kind for outcome in self.outcomes)
+
+    @property
+    def failed(self) -> tuple[StepOutcome, ...]:
+        """The steps that failed themselves: each with its exception, the place of its call, and its log."""
+        return tuple(outcome for outcome in self.outcomes if outcome.kind is OutcomeKind.FAILED)
+
+    def cause_of(self, step: Any) -> StepOutcome | None:
+        """The failed step because of which this one was skipped; None if it was not.
+
+        Raises:
+            KeyError: It was not in the run.
+        """
+        cause = self.outcome_of(step).cause
+        return next((outcome for outcome in self.outcomes if outcome.output_path == cause), None)
 
     def outcome_of(self, step: Any) -> StepOutcome:
         """What became of a step.

@@ -11,7 +11,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,9 @@ from marin_trace.errors import (
     explain,
 )
 from marin_trace.runtime.attempt import failure_of, utc_now
+from marin_trace.runtime.capture import existing_log, routed_output
 from marin_trace.runtime.executable import AttemptObserver, Executable, observing
+from marin_trace.runtime.keeper import dismiss_keeper
 from marin_trace.runtime.log_records import AttemptLog, FailurePhase
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.pool import BodyPool, InlinePool, ThreadPool
@@ -51,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 _LOCAL: Final = "local"
 _ELSEWHERE: Final = "elsewhere"
+_KILL_S: Final = 15.0
+"""How much longer processes are waited for, which are killed when they do not stop by themselves."""
 _MAX_ELSEWHERE: Final = 256
 """Jobs in flight on a cluster: a bound of its own, since they take nothing of this machine."""
 _FIRST_WAIT_S: Final = 0.05
@@ -147,7 +151,8 @@ class StepRunner:
         if limit < 1:
             raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
         run = _Run(plan, replace(options, provenance=options.provenance or current_provenance()), limit, self._clock)
-        return self._execute(run)
+        with routed_output():
+            return self._execute(run)
 
     def _execute(self, run: "_Run") -> RunReport:
         started_at, began = utc_now(), self._clock()
@@ -156,11 +161,12 @@ class StepRunner:
             run.execute(self._tell)
         except BaseException as error:
             logger.warning(f"run {run.options.run_id}: {type(error).__name__}, stopping {len(run.in_flight)} steps")
-            run.stop(self._stop_grace_s)
+            self._stop(run)
             record.write("interrupted", self._clock() - began)
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)
+            dismiss_keeper()
         failed = run.failures()
         path = record.write("failed" if failed else "succeeded", self._clock() - began)
         report = self._report(run.ordered_outcomes(), run.options, record_path=path, seconds=self._clock() - began)
@@ -168,6 +174,13 @@ class StepRunner:
         if failed:
             raise _run_failed(report, failed)
         return report
+
+    def _stop(self, run: "_Run") -> None:
+        try:
+            run.stop(self._stop_grace_s)
+        except KeyboardInterrupt:
+            logger.warning(f"run {run.options.run_id}: interrupted again, not waiting for {len(run.in_flight)} steps")
+            run.give_up()
 
     def _report(
         self,
@@ -221,6 +234,8 @@ class _Run:
         self._events: SimpleQueue[tuple[str, Future[Any]]] = SimpleQueue()
         self._held: list[tuple[float, int, str]] = []
         self._sequence = itertools.count()
+        self._has_failed = False
+        self._started_at = clock()
         self._warn_of_large_steps()
 
     def execute(self, tell: Callable[[RunEvent], None]) -> None:
@@ -228,12 +243,20 @@ class _Run:
         for path in self.plan.to_run:
             if not self.plan.steps[path].can_run:
                 self._fail(path, _cannot_run(self.plan.steps[path]), tell)
-        while not self._schedule.is_over:
+        while not self._schedule.is_over and not self._is_halted():
             for lane in (_ELSEWHERE, _LOCAL):
                 self._start_ready(lane, tell)
             event = self._next_event()
             if event is not None:
                 self._settle(*event, tell)
+        while self.in_flight:
+            self._settle(*self._events.get(), tell)
+        for path in self.plan.to_run:
+            if path not in self.outcomes:
+                self._end(path, self._outcome(path, OutcomeKind.NOT_STARTED), tell)
+
+    def _is_halted(self) -> bool:
+        return self.options.fail_fast and self._has_failed
 
     def stop(self, grace_s: float) -> None:
         """Interrupts what runs, and waits a while for it to release its claims. No new step starts."""
@@ -243,16 +266,29 @@ class _Run:
                 del self.in_flight[path]
             else:
                 step.future.cancel()
-        deadline = self.clock() + grace_s
-        with suppress(Empty):
-            while self.in_flight:
-                path, _ = self._events.get(timeout=max(0.0, deadline - self.clock()))
-                self.in_flight.pop(path, None)
+        self._await_ends(self.clock() + grace_s, self.in_flight)
+        # A process of this machine is killed when its own grace is over: it must not outlive the run.
+        self._await_ends(self.clock() + _KILL_S, [path for path in self.in_flight if self._is_own_process(path)])
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Settles what has not ended as interrupted. Processes are terminated, if they are not being."""
         for path in self.in_flight:
-            logger.error(f"{path}: its function did not stop; its claim stays until this process has ended")
+            if self._lanes[path] == _LOCAL and not self._is_own_process(path):
+                logger.error(f"{path}: its function did not stop; its claim stays until this process has ended")
         for path in self.plan.to_run:
             if path not in self.outcomes:
                 self.outcomes[path] = self._outcome(path, OutcomeKind.INTERRUPTED)
+
+    def _await_ends(self, deadline: float, paths: Collection[str]) -> None:
+        with suppress(Empty):
+            while any(path in self.in_flight for path in paths):
+                path, _ = self._events.get(timeout=max(0.0, deadline - self.clock()))
+                self.in_flight.pop(path, None)
+
+    def _is_own_process(self, path: str) -> bool:
+        running = self.in_flight[path]
+        return self._lanes[path] == _LOCAL and running.future is not None and not self.pool.owns(running.future)
 
     def failures(self) -> list[StepOutcome]:
         """The failed steps, in the order of the plan."""
@@ -340,6 +376,7 @@ class _Run:
     def _fail(self, path: str, error: BaseException, tell: Callable[[RunEvent], None]) -> None:
         step = self.plan.steps[path]
         outcome = self._outcome(path, OutcomeKind.FAILED, error=_with_note(error, step, self._began.get(path)))
+        self._has_failed = True
         skipped = self._schedule.fail(path)
         self._end(path, outcome, tell)
         for dependent in skipped:
@@ -351,6 +388,8 @@ class _Run:
         match outcome.kind:
             case OutcomeKind.FAILED:
                 logger.error(f"{step.name_with_hash}: failed: {_first_line(outcome.error)}")
+            case OutcomeKind.NOT_STARTED:
+                logger.info(f"{step.name_with_hash}: not started, another step has failed")
             case OutcomeKind.DEP_FAILED:
                 logger.warning(f"{step.name_with_hash}: skipped, {outcome.cause} failed")
                 _leave_token(path)
@@ -371,6 +410,8 @@ class _Run:
             cause=cause,
             epoch=running.observer.epoch if running else None,
             location=step.location,
+            began_after=running.began - self._started_at if running else None,
+            log_path=existing_log(path, running.observer.epoch) if error is not None and running else None,
         )
 
 
@@ -416,7 +457,9 @@ def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:
         "output_path": outcome.output_path,
         "fingerprint": plan.steps[outcome.output_path].fingerprint,
         "outcome": outcome.kind.value,
+        "began_after": outcome.began_after and round(outcome.began_after, 3),
         "seconds": round(outcome.seconds, 3),
+        "log": outcome.log_path,
         "epoch": outcome.epoch,
         "cause": outcome.cause,
         "error": error and {"type": error.type, "message": error.message, "traceback": error.traceback},
@@ -473,7 +516,9 @@ def _cannot_run(step: RunnableStep) -> RunError:
 def _with_note(error: BaseException, step: RunnableStep, running: _InFlight | None) -> BaseException:
     attempt = f", attempt {running.observer.epoch}" if running and running.observer.epoch else ""
     place = f"\n  at {step.location}" if step.location else ""
-    error.add_note(f"in step {step.name}{attempt}: {step.output_path}{place}")
+    log = existing_log(step.output_path, running.observer.epoch) if running else None
+    kept = f"\n  log: {log}" if log else ""
+    error.add_note(f"in step {step.name}{attempt}: {step.output_path}{place}{kept}")
     return error
 
 
@@ -481,6 +526,8 @@ def _run_failed(report: RunReport, failed: list[StepOutcome]) -> RunFailedError:
     skipped = report.count(OutcomeKind.DEP_FAILED)
     names = ", ".join(outcome.name for outcome in failed[:5]) + (", …" if len(failed) > 5 else "")
     because = f", {skipped} skipped because of {'it' if len(failed) == 1 else 'them'}" if skipped else ""
+    not_started = report.count(OutcomeKind.NOT_STARTED)
+    because += f", {not_started} not started" if not_started else ""
     summary = f"{len(failed)} of {len(report.outcomes)} steps failed{because}: {names}"
     error = RunFailedError(summary, [_as_exception(outcome) for outcome in failed])
     error.report = report

@@ -10,7 +10,8 @@ Paths are absolute, with ``/`` as separator and without a trailing one; a path w
 import contextlib
 import os
 import posixpath
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -29,6 +30,8 @@ __all__ = [
     "open_data",
     "protocol_of",
     "read_bytes",
+    "scan_local",
+    "sync_path",
     "write_bytes",
 ]
 
@@ -41,6 +44,12 @@ class FileStat:
     """Full path."""
     size: int
     """Bytes."""
+    mtime_ns: int | None = None
+    """Of the last change, by the disk's clock; None on a store that has none."""
+    tag: str | None = None
+    """What a store changes whenever the content does: generation or etag; on a local disk inode and change time."""
+    is_regular: bool = True
+    """False for a link, a pipe, a socket or a device: there is nothing to read, or reading would block."""
 
 
 def protocol_of(path: str) -> str:
@@ -133,30 +142,63 @@ def delete_file(path: str) -> None:
         filesystem.rm_file(key)
 
 
-def list_files(directory: str) -> Iterator[FileStat]:
-    """Every file below a directory, at any depth, hidden ones too, in no promised order; none where it is missing."""
+def list_files(directory: str, *, without: Collection[str] = ()) -> Iterator[FileStat]:
+    """Every file below a directory, at any depth, hidden ones too, in no promised order; none where it is missing.
+
+    Args:
+        directory: Full path.
+        without: Names of files and directories directly in it that are left out.
+    """
     if is_local(directory):
-        return _list_local(local_path(directory))
-    return _list_remote(directory)
+        return iter(scan_local(directory, without=without)[0])
+    return _list_remote(directory, without)
 
 
-def _list_local(directory: str) -> Iterator[FileStat]:
-    pending = [directory]
+def sync_path(path: str) -> None:
+    """Returns when a local file's content, or a directory's entries, would survive a power cut."""
+    descriptor = os.open(local_path(path), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def scan_local(directory: str, *, without: Collection[str] = ()) -> tuple[list[FileStat], list[str]]:
+    """The files below a local directory, as `list_files` gives them, and the directories that hold them."""
+    files: list[FileStat] = []
+    directories: list[str] = []
+    top = local_path(directory)
+    pending = [top]
     while pending:
+        current = pending.pop()
         try:
-            entries = list(os.scandir(pending.pop()))
+            with os.scandir(current) as opened:
+                entries = [entry for entry in opened if current is not top or entry.name not in without]
         except FileNotFoundError:
             continue
+        directories.append(current)
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
-            else:
-                yield FileStat(entry.path, entry.stat(follow_symlinks=False).st_size)
+                continue
+            with contextlib.suppress(FileNotFoundError):  # deleted since the listing
+                found = entry.stat(follow_symlinks=False)
+                tag = f"{found.st_ino}-{found.st_ctime_ns}"
+                files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, tag, stat.S_ISREG(found.st_mode)))
+    return files, directories
 
 
-def _list_remote(directory: str) -> Iterator[FileStat]:
+def _list_remote(directory: str, without: Collection[str]) -> Iterator[FileStat]:
     filesystem, key = filesystem_for(directory)
     filesystem.invalidate_cache()
     found: dict[str, dict[str, Any]] = filesystem.find(key, detail=True)
     for name, details in found.items():
-        yield FileStat(f"{directory}{name[len(key) :]}", int(details["size"]))
+        below = name[len(key) :]
+        if below.lstrip("/").partition("/")[0] not in without:
+            yield FileStat(f"{directory}{below}", int(details["size"]), tag=_tag_of(details))
+
+
+def _tag_of(details: dict[str, Any]) -> str | None:
+    # Google's generation, S3's ETag under its two spellings, the creation time of fsspec's memory.
+    known = (details.get(name) for name in ("generation", "ETag", "etag", "created"))
+    return next((str(tag) for tag in known if tag is not None), None)

@@ -10,12 +10,14 @@ import os
 from collections.abc import Sequence
 from typing import final
 
-from marin_trace.errors import PrefixError, StorageError, explain
+from marin_trace.errors import PrefixError, StorageError, StoreRefusedError, StoreUnavailableError, explain
 from marin_trace.io import local_path
 
 __all__ = ["LocalControlStore"]
 
 _TEMPORARY = ".tmp-"
+_UNAVAILABLE = frozenset({errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT})
+"""What a network file system says while its server is away or has moved the file."""
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -158,4 +160,9 @@ def _sync_directory(directory: str) -> None:
 def _storage_error(act: str, path: str, error: OSError) -> StorageError:
     if isinstance(error, StorageError):
         return error
-    return StorageError(explain(f"cannot {act} {path}: {error.strerror or error}"))
+    kind = StorageError
+    if error.errno in _UNAVAILABLE:
+        kind = StoreUnavailableError
+    elif error.errno == errno.EACCES:
+        kind = StoreRefusedError
+    return kind(explain(f"cannot {act} {path}: {error.strerror or error}"))

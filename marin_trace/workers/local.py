@@ -23,6 +23,7 @@ from typing import Final, final
 
 from marin_trace.errors import JobFailedError, ResourcesUnavailableError, explain
 from marin_trace.workers.client import JobRequest, JobStatus
+from marin_trace.workers.local_main import LOG_POINTER
 from marin_trace.workers.machine import Machine, this_machine
 from marin_trace.workers.overlay import overlay_for
 
@@ -128,10 +129,16 @@ class LocalHandle:
         return self.status()
 
     def logs(self) -> str:
-        """See `JobHandle.logs`: the last 16 kB."""
-        with open(self.log_path, "rb") as stream:
-            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _LOG_TAIL_BYTES))
-            return stream.read().decode(errors="replace")
+        """See `JobHandle.logs`: the last 16 kB, of its attempt's log where the job has begun one."""
+        attempt_log = self._attempt_log()
+        if attempt_log is not None and (tail := _tail_of(attempt_log)):
+            return tail
+        return _tail_of(self.log_path)
+
+    def _attempt_log(self) -> str | None:
+        pointer = self._directory / LOG_POINTER
+        path = pointer.read_text(encoding="utf-8") if pointer.exists() else ""
+        return path if os.path.isfile(path) else None
 
     def terminate(self) -> None:
         """See `JobHandle.terminate`: SIGTERM to the group, and SIGKILL to what is left after the grace."""
@@ -163,7 +170,7 @@ class LocalHandle:
 
     def _failure(self, summary: str) -> JobFailedError:
         tail = self.logs().splitlines()[-20:]
-        return JobFailedError(explain(summary, facts=[f"log: {self.log_path}", *tail]))
+        return JobFailedError(explain(summary, facts=[f"log: {self._attempt_log() or self.log_path}", *tail]))
 
     def forget(self) -> None:
         """Removes its log and whatever else it left in the temporary directory."""
@@ -195,6 +202,12 @@ def check_available(request: JobRequest, machine: Machine) -> None:
                 hint="--cluster ray or --cluster fray runs it where there is more",
             )
         )
+
+
+def _tail_of(path: str) -> str:
+    with open(path, "rb") as stream:
+        stream.seek(max(0, os.fstat(stream.fileno()).st_size - _LOG_TAIL_BYTES))
+        return stream.read().decode(errors="replace")
 
 
 def _spawn(request: JobRequest, directory: Path, overlay: str | None) -> "subprocess.Popen[bytes]":

@@ -1,5 +1,6 @@
 """The process of a local job: reads a call from its standard input, makes it, and leaves what it raised in a file."""
 
+import io
 import logging
 import os
 import pickle
@@ -7,12 +8,16 @@ import signal
 import sys
 import traceback
 from types import FrameType
+from typing import Final
 
-from marin_trace.io import running_body
+from marin_trace.io import own_process_log, running_body
 
-__all__ = ["main"]
+__all__ = ["LOG_POINTER", "main"]
 
 logger = logging.getLogger(__name__)
+
+LOG_POINTER: Final = "attempt-log"
+"""File beside the job's log that names the log of the attempt, where its output went from then on."""
 
 
 def main() -> int:
@@ -20,6 +25,11 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     outcome_path = sys.argv[1]
+    # Whole lines reach the log even if the process is killed.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
+    own_process_log.set(os.path.join(os.path.dirname(outcome_path), LOG_POINTER))
     try:
         # The pipe comes from our own parent.
         entrypoint = pickle.loads(sys.stdin.buffer.read())  # noqa: S301

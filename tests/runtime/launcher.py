@@ -1,17 +1,26 @@
-"""Another launcher, for tests with several processes: `hold PATH` or `run DIRECTORY LOG`."""
+"""Another launcher: `hold PATH [LEASE [child]]`, `spin | defy PATH LEASE` or `run DIRECTORY LOG`."""
 
+import contextlib
 import os
+import subprocess
 import sys
 
+from marin_trace.errors import LeaseLostError
 from marin_trace.runtime.artifact import Artifact
 from marin_trace.runtime.disk_cache import Cached
 from marin_trace.runtime.distributed_lock import distributed_lock
+from marin_trace.runtime.keeper import dismiss_keeper
+from marin_trace.runtime.options import AttemptOptions
+from marin_trace.runtime.process_tree import descendants_of
 
 
-def hold(path: str) -> None:
+def hold(path: str, lease_s: str = "120", child: str = "") -> None:
     """Claims an output, says so, and ends its body when a line comes: `fail` fails it."""
 
     def body(output_path: str) -> str:
+        if child:
+            process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            print(process.pid, flush=True)
         os.makedirs(output_path, exist_ok=True)
         with open(f"{output_path}/part", "w") as stream:
             stream.write("half")
@@ -20,8 +29,35 @@ def hold(path: str) -> None:
             raise ValueError("told to fail")
         return f"by {os.getpid()}"
 
-    Cached(distributed_lock(body), Artifact.save, Artifact.load)(path)
+    locked = distributed_lock(body).with_options(AttemptOptions(lease_seconds=float(lease_s)))
+    Cached(locked, Artifact.save, Artifact.load)(path)
     print("done", flush=True)
+    dismiss_keeper()
+    print(f"children: {len(descendants_of(os.getpid()))}", flush=True)
+
+
+def spin(path: str, lease_s: str) -> None:
+    """Claims an output and never ends by itself."""
+
+    def body(output_path: str) -> None:
+        print("claimed", flush=True)
+        while True:
+            pass
+
+    distributed_lock(body).with_options(AttemptOptions(lease_seconds=float(lease_s)))(path)
+
+
+def defy(path: str, lease_s: str) -> None:
+    """Claims an output, never ends, and takes no notice of what is raised into it."""
+
+    def body(output_path: str) -> None:
+        print("claimed", flush=True)
+        while True:
+            with contextlib.suppress(LeaseLostError):
+                while True:
+                    pass
+
+    distributed_lock(body).with_options(AttemptOptions(lease_seconds=float(lease_s)))(path)
 
 
 def run(directory: str, log: str) -> None:
@@ -41,4 +77,4 @@ def run(directory: str, log: str) -> None:
 
 
 if __name__ == "__main__":
-    {"hold": hold, "run": run}[sys.argv[1]](*sys.argv[2:])
+    {"hold": hold, "run": run, "spin": spin, "defy": defy}[sys.argv[1]](*sys.argv[2:])

@@ -279,3 +279,63 @@ def test_the_check_of_annotations_names_what_cannot_be_stored(annotation: Any, n
 def test_in_memory_too() -> None:
     Artifact.save({"a": np.ones(2)}, "memory://artifacts/x")
     assert Artifact.load("memory://artifacts/x")["a"].tolist() == [1.0, 1.0]
+
+
+@dataclass
+class Before:
+    rows: int
+    words: int
+
+
+@dataclass
+class After:
+    rows: int
+    tokens: int
+
+
+@dataclass
+class Around:
+    inner: After
+
+
+def test_what_an_older_class_wrote_names_the_fields_that_are_missing_and_new_and_the_file(tmp_path: Path) -> None:
+    Artifact.save({"inner": Before(1, 2)}, str(tmp_path))
+    with pytest.raises(
+        ArtifactError, match=r"artifact\.inner\.tokens is missing, artifact\.inner\.words is not"
+    ) as caught:
+        Artifact.load(str(tmp_path), Around)
+    assert str(caught.value).splitlines()[1] == f"  in {tmp_path}/.artifact.json"
+    assert "hint: give new fields a default, or build the step again" in str(caught.value)
+
+
+def test_an_artifact_that_was_edited_by_hand_names_field_and_file(tmp_path: Path) -> None:
+    Artifact.save(After(1, 2), str(tmp_path))
+    file = tmp_path / ".artifact.json"
+    file.write_text(file.read_text().replace('"tokens":2', '"tokens":"many"'))
+    with pytest.raises(ArtifactError, match=r"artifact\.tokens is 'many', expected int\n  in .*/.artifact.json"):
+        Artifact.load(str(tmp_path), After)
+
+
+def test_a_jax_pytree_comes_back(tmp_path: Path) -> None:
+    jax = pytest.importorskip("jax", reason="jax is not installed")
+
+    class State(NamedTuple):
+        step: Any
+        params: dict[str, Any]
+
+    tree = State(jax.numpy.array(3), {"w": jax.numpy.ones((2, 3), jax.numpy.bfloat16), "b": [jax.numpy.zeros(2), None]})
+    Artifact.save(tree, str(tmp_path))
+    typed = Artifact.load(str(tmp_path), State)
+    plain = Artifact.load(str(tmp_path))
+    for loaded in (typed, State(**plain)):
+        assert jax.tree.structure(loaded) == jax.tree.structure(tree)
+        equal = jax.tree.map(lambda a, b: bool((a == b).all() and a.dtype == b.dtype), loaded, tree)
+        assert jax.tree.all(equal)
+    Artifact.save({"w": tree.params["w"]}, str(tmp_path))
+    assert isinstance(Artifact.load(str(tmp_path), dict[str, jax.Array])["w"], jax.Array)
+
+
+def test_a_jax_key_is_refused_by_name(tmp_path: Path) -> None:
+    jax = pytest.importorskip("jax", reason="jax is not installed")
+    with pytest.raises(ArtifactError, match=r"artifact\['key'\] .*key"):
+        Artifact.save({"key": jax.random.key(0)}, str(tmp_path))

@@ -2,6 +2,7 @@
 
 import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from marin_trace.runtime.distributed_lock import (
     StepHeldElsewhere,
     distributed_lock,
 )
+from marin_trace.runtime.keeper import wait_for_an_end
 from marin_trace.runtime.log_records import AttemptLog, EndKind, EndRecord
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.status import StatusKind, read_status
@@ -153,15 +155,18 @@ def test_an_owner_that_was_fenced_commits_nothing(output: str) -> None:
     assert read_status(output).kind is StatusKind.FENCED
 
 
-def test_a_body_may_ask_whether_it_still_owns_its_step(output: str) -> None:
+def test_a_body_may_ask_whether_it_still_owns_its_step(tmp_path: Path) -> None:
+    output = f"memory://{tmp_path.name}/out"  # on a disk the keeper would kill this process at once
+
     def body(path: str) -> None:
         check_lease()
         fenced = EndRecord(1, EndKind.FENCED, "observer", "2026-01-01T00:00:00")
         control_store_for(path).put_if_absent(AttemptLog(path).end(1), fenced.to_bytes())
-        check_lease()
+        while True:
+            check_lease()
 
     with pytest.raises(LeaseLostError, match="ended as FENCED") as caught:
-        with_options(body, lease_seconds=0.0)(output)
+        with_options(body, lease_seconds=0.2)(output)
     assert [frame.name for frame in caught.traceback].count("check_lease") == 1
     check_lease()
 
@@ -247,3 +252,14 @@ def test_a_locked_callable_pickles(output: str) -> None:
     with pytest.raises(ValueError, match="luck"):
         locked(output)
     assert locked.__wrapped__ is fail
+
+
+def test_who_waits_is_woken_by_an_end_in_this_process(output: str) -> None:
+    began, may_end = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(lambda: [began.wait(30), may_end.set(), wait_for_an_end(1_000)])
+        distributed_lock(lambda path: [began.set(), may_end.wait(30)])(output)
+        while not waiting.done():
+            with pytest.raises(StepAlreadyDone):
+                distributed_lock(lambda path: 1)(output)
+            distributed_lock(lambda path: 1)(f"{output}-{len(ends_of(output))}-{time.monotonic_ns()}")

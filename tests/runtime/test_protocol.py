@@ -1,28 +1,62 @@
 """The protocol's rules, on a store made of a dict: programs are driven by hand, so that faults can be placed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from marin_trace.errors import ControlFileError, LeaseLostError
-from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StepFailure
-from marin_trace.runtime.protocol import (
-    AlreadyDone,
-    Claimed,
-    ClaimPolicy,
-    FailedBefore,
+from marin_trace.errors import (
+    ControlFileError,
+    LeaseLostError,
+    StorageError,
+    StoreRefusedError,
+    StoreUnavailableError,
+)
+from marin_trace.runtime.log_records import (
+    AttemptLog,
+    CancelRecord,
+    ClaimRecord,
+    EndKind,
+    EndRecord,
+    JobIdentity,
+    StepFailure,
+)
+from marin_trace.runtime.operations import (
+    Act,
+    AskEngine,
+    EngineWord,
+    FinishingAct,
     Get,
-    Held,
+    GetMany,
+    LeaseView,
     List,
+    Now,
+    Pause,
     ProbeOwner,
     Program,
     Put,
     PutIfAbsent,
+    ReadLease,
+    ReadyKeeper,
+    Say,
+)
+from marin_trace.runtime.protocol import (
+    AlreadyDone,
+    Claimed,
+    ClaimPolicy,
+    EngineSilent,
+    FailedBefore,
+    Held,
+    check_not_ended,
     claim_epoch,
     commit,
     end_attempt,
+    finish,
     read_state,
+    release,
+    request_cancel,
+    seal,
 )
 
 LOG = AttemptLog("/out")
@@ -35,21 +69,32 @@ class FakeStore:
         self.files: dict[str, bytes] = {}
         self.dead: set[str] = set()
         self.operations: list[Any] = []
+        self.said: list[str] = []
+        self.acts: list[FinishingAct] = []
+        self.words: dict[str, EngineWord] = {}
+        self.now = 0.0
+        self.lease = LeaseView(120.0, 0.0)
         self.loses_answer = False
+        self.errors: list[Exception] = []
+        self.answers: dict[type[Any], Callable[[Any], Any]] = {}
         self.before_each: Callable[[Any], None] = lambda operation: None
 
     def run(self, program: Program[Any]) -> Any:
-        answer = None
+        answer, error = None, None
         while True:
             try:
-                operation = program.send(answer)
+                operation = program.send(answer) if error is None else program.throw(error)
             except StopIteration as stop:
                 return stop.value
             self.before_each(operation)
             self.operations.append(operation)
-            answer = self.answer(operation)
+            is_request = isinstance(operation, PutIfAbsent | Put | Get | GetMany | List)
+            error = self.errors.pop(0) if is_request and self.errors else None
+            answer = self.answer(operation) if error is None else None
 
-    def answer(self, operation: Any) -> Any:
+    def answer(self, operation: Any) -> Any:  # noqa: PLR0912
+        if type(operation) in self.answers:
+            return self.answers[type(operation)](operation)
         match operation:
             case List(directory):
                 return sorted(path.rpartition("/")[2] for path in self.files if path.startswith(f"{directory}/"))
@@ -62,8 +107,27 @@ class FakeStore:
                 is_new = path not in self.files
                 self.files.setdefault(path, content)
                 return is_new and not self.loses_answer
+            case GetMany(paths):
+                return [self.files.get(path) for path in paths]
             case ProbeOwner(claim):
                 return claim.process_nonce in self.dead
+            case Now():
+                return self.now
+            case Pause(_, high):
+                self.now += high
+                return None
+            case Say(message):
+                self.said.append(message)
+                return None
+            case ReadyKeeper():
+                return None
+            case ReadLease():
+                return self.lease
+            case Act(what):
+                self.acts.append(what)
+                return "digest"
+            case AskEngine(job):
+                return self.words.get(job.name, EngineWord.GONE)
         raise AssertionError(f"no answer to {operation}")
 
 
@@ -230,3 +294,165 @@ def test_a_corrupt_control_file_is_named(store: FakeStore, content: bytes) -> No
     store.files = {LOG.claim(1): content}
     with pytest.raises(ControlFileError, match=r"000001\.claim"):
         claim(store, "a")
+
+
+def unavailable(times: int) -> list[Exception]:
+    return [StoreUnavailableError("503") for _ in range(times)]
+
+
+def test_a_store_that_does_not_answer_is_asked_again_with_growing_pauses(store: FakeStore) -> None:
+    store.errors = unavailable(5)
+    assert isinstance(claim(store, "a"), Claimed)
+    pauses = [operation.high_s for operation in store.operations if isinstance(operation, Pause)]
+    assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0]
+
+
+def test_a_store_that_never_answers_is_given_up(store: FakeStore) -> None:
+    store.errors = unavailable(1_000)
+    with pytest.raises(StoreUnavailableError, match="503"):
+        claim(store, "a")
+    assert 120 <= store.now <= 140
+
+
+def test_a_silent_owner_is_taken_over_after_its_lease_and_not_before(store: FakeStore) -> None:
+    claim(store, "a")
+    held = claim(store, "b")
+    store.now = 119.0
+    held = store.run(claim_epoch(LOG, draft("b"), ClaimPolicy(), held.seen))
+    assert isinstance(held, Held)
+    store.now = 120.0
+    assert isinstance(store.run(claim_epoch(LOG, draft("b"), ClaimPolicy(), held.seen)), Claimed)
+
+
+def test_a_heartbeat_starts_the_observers_patience_again(store: FakeStore) -> None:
+    claim(store, "a")
+    held = claim(store, "b")
+    store.now, store.files[LOG.heartbeat(1)] = 119.0, b"1"
+    held = store.run(claim_epoch(LOG, draft("b"), ClaimPolicy(), held.seen))
+    store.now = 238.0
+    assert isinstance(store.run(claim_epoch(LOG, draft("b"), ClaimPolicy(), held.seen)), Held)
+
+
+def test_a_claim_that_took_longer_than_its_lease_is_given_up(store: FakeStore) -> None:
+    store.before_each = lambda operation: setattr(store, "now", store.now + 30)
+    with pytest.raises(LeaseLostError, match=r"claiming /out took .* s, its lease is 120 s"):
+        claim(store, "a")
+    assert EndRecord.from_bytes(store.files[LOG.end(1)], "end").kind is EndKind.FENCED
+
+
+def test_nothing_is_claimed_for_a_job_whose_engine_is_silent(store: FakeStore) -> None:
+    job = JobIdentity("job", "sim", "digest")
+    store.words["job"] = EngineWord.UNKNOWN
+    outcome = store.run(claim_epoch(LOG, replace(draft("a"), job=job), ClaimPolicy()))
+    assert outcome == EngineSilent(job)
+    assert store.files == {}
+
+
+def test_a_vanished_control_file_is_named(store: FakeStore) -> None:
+    claim(store, "a")
+
+    def vanish(operation: Any) -> None:
+        if isinstance(operation, Get | GetMany):
+            store.files.pop(LOG.claim(1), None)
+
+    store.before_each = vanish
+    with pytest.raises(ControlFileError, match=r"000001\.claim vanished"):
+        store.run(read_state(LOG))
+    with pytest.raises(ControlFileError, match=r"000001\.claim vanished"):
+        store.run(seal(LOG, 1, draft("b")))
+    store.answers[PutIfAbsent] = lambda operation: False
+    with pytest.raises(ControlFileError, match="was there and vanished"):
+        store.run(claim_epoch(AttemptLog("/other"), draft("b"), ClaimPolicy()))
+
+
+def test_an_epoch_with_a_request_to_cancel_is_ended_as_failed(store: FakeStore) -> None:
+    claim(store, "a")
+    request = CancelRecord("me", "wrong data")
+    assert store.run(request_cancel(LOG, 1, request)) == request
+    assert store.run(request_cancel(LOG, 1, CancelRecord("you", "late"))) == request
+    standing = store.run(seal(LOG, 1, draft("b")))
+    assert (standing.kind, standing.error.message) == (EndKind.FAILED, "cancelled by me: wrong data")
+
+
+@pytest.mark.parametrize("kind", [EndKind.RELEASED, EndKind.FENCED])
+def test_a_released_epoch_with_a_request_to_cancel_counts_as_failed(store: FakeStore, kind: EndKind) -> None:
+    claim(store, "a")
+    store.run(end_attempt(LOG, end(1, "a", kind)))
+    store.run(request_cancel(LOG, 1, CancelRecord("me", "wrong data")))
+    assert isinstance(claim(store, "b", ClaimPolicy(waited_for=1)), FailedBefore)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_an_owner_that_gives_up_releases_or_has_been_cancelled(store: FakeStore, is_cancelled: bool) -> None:
+    claim(store, "a")
+    if is_cancelled:
+        store.run(request_cancel(LOG, 1, CancelRecord("me", "wrong data")))
+    standing = store.run(release(LOG, end(1, "a", EndKind.RELEASED)))
+    assert standing.kind is (EndKind.FAILED if is_cancelled else EndKind.RELEASED)
+
+
+def test_what_follows_a_body_has_one_order(store: FakeStore) -> None:
+    claim(store, "a")
+    committed = store.run(finish(LOG, end(1, "a")))
+    assert store.acts == [FinishingAct.SAVE, FinishingAct.LOOK_AT_INPUTS, FinishingAct.WRITE_MANIFEST]
+    assert committed.manifest == "digest"
+    assert EndRecord.from_bytes(store.files[LOG.end(1)], "end") == committed
+
+
+@pytest.mark.parametrize("lease", [LeaseView(120, -84.0), LeaseView(120, 0.0, "somebody else has ended it")])
+def test_without_its_lease_an_owner_saves_nothing(store: FakeStore, lease: LeaseView) -> None:
+    claim(store, "a")
+    store.lease = lease
+    with pytest.raises(LeaseLostError, match="attempt 1 of /out has lost its lease"):
+        store.run(finish(LOG, end(1, "a")))
+    assert (store.acts, LOG.end(1) in store.files) == ([], False)
+
+
+def test_a_commit_is_tried_as_long_as_the_lease_holds(store: FakeStore) -> None:
+    claim(store, "a")
+    store.errors = [StoreRefusedError("403"), *unavailable(2)]
+    store.run(commit(LOG, end(1, "a")))
+    assert len(store.said) == 3
+    assert "not committed yet, 84 s left: 403" in store.said[0]
+
+
+def test_a_commit_that_cannot_be_made_in_time_is_closed(store: FakeStore) -> None:
+    claim(store, "a")
+    store.errors = [*unavailable(1)]
+    store.answers[Pause] = lambda operation: setattr(store, "now", 90.0)
+    with pytest.raises(LeaseLostError, match=r"no heartbeat was acknowledged for 90\.0 s"):
+        store.run(commit(LOG, end(1, "a")))
+    assert EndRecord.from_bytes(store.files[LOG.end(1)], "end").kind is EndKind.RELEASED
+
+
+def test_a_commit_whose_answer_was_lost_with_the_lease_stands(store: FakeStore) -> None:
+    claim(store, "a")
+
+    def lose_answer(operation: Any) -> None:
+        if isinstance(operation, PutIfAbsent) and not store.said:
+            store.files[operation.path] = operation.content
+            store.errors = unavailable(1)
+
+    store.before_each = lose_answer
+    store.answers[Pause] = lambda operation: setattr(store, "now", 90.0)
+    store.run(commit(LOG, end(1, "a")))
+    assert EndRecord.from_bytes(store.files[LOG.end(1)], "end").kind is EndKind.SUCCESS
+
+
+def test_a_token_that_cannot_be_written_hides_no_commit(store: FakeStore) -> None:
+    claim(store, "a")
+
+    def refuse(operation: Any) -> None:
+        store.errors = [StorageError("full")] if isinstance(operation, Put) else []
+
+    store.before_each = refuse
+    store.run(commit(LOG, end(1, "a")))
+    assert store.said == ["/out: its status token could not be written: full"]
+
+
+def test_an_owner_may_ask_whether_its_epoch_has_ended(store: FakeStore) -> None:
+    claim(store, "a")
+    store.run(check_not_ended(LOG, 1))
+    store.run(end_attempt(LOG, end(1, "b", EndKind.FENCED)))
+    with pytest.raises(LeaseLostError, match="ended as FENCED by somebody else"):
+        store.run(check_not_ended(LOG, 1))

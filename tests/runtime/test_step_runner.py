@@ -105,7 +105,7 @@ def test_every_cause_is_raised_once_with_traceback_and_note(make_step) -> None:
     assert sorted(map(str, error.exceptions)) == ["no luck at a", "no luck at b"]
     first = min(error.exceptions, key=str)
     assert first.__notes__[0].startswith("in step a, attempt 1: ")
-    assert first.__notes__[0].endswith("\n  at experiments/fake.py:7")
+    assert "\n  at experiments/fake.py:7\n  log: " in first.__notes__[0]
     assert first.__traceback__ is not None
 
 
@@ -371,6 +371,104 @@ def test_retries_are_the_steps_and_the_report_names_the_last_attempt(make_step) 
     error, report = run_failed(make_step("a", fail, retries=1))
     assert report.outcomes[0].epoch == 2
     assert "attempt 2" in error.exceptions[0].__notes__[0]
+
+
+def test_the_report_of_a_failure_has_exception_place_and_log(make_step) -> None:
+    below = make_step("below", deps=[make_step("broken", fail)])
+    _, report = run_failed(below)
+    (failed,) = report.failed
+    assert (str(failed.error), failed.location) == ("no luck at broken", "experiments/fake.py:7")
+    assert failed.log_path == f"{failed.output_path}/.executor/000001.log"
+    assert "ValueError: no luck at broken" in Path(failed.log_path).read_text()
+    assert report.cause_of(below) == failed
+    assert report.cause_of(failed) is None
+
+
+def test_fail_fast_starts_nothing_more_and_lets_finish_what_runs(make_step) -> None:
+    began, has_failed = threading.Event(), threading.Event()
+
+    def slow(path: str) -> None:
+        began.set()
+        assert has_failed.wait(30)
+
+    def broken(path: str) -> None:
+        assert began.wait(30)
+        fail(path)
+
+    def tell(event: Any) -> None:
+        if event.kind is EventKind.ENDED and event.step.name == "broken":
+            has_failed.set()
+
+    steps = [make_step("slow", slow), make_step("broken", broken), make_step("later")]
+    runner = StepRunner(options=RunOptions(fail_fast=True), on_event=tell)
+    with pytest.raises(RunFailedError, match="1 of 3 steps failed, 1 not started: broken") as caught:
+        runner.run(steps, max_concurrent=2)
+    report = cast("RunReport", caught.value.report)
+    assert kinds_of(report) == {"slow": "succeeded", "broken": "failed", "later": "not_started"}
+    assert not Path(steps[2].output_path).exists()
+
+
+def test_a_second_interrupt_waits_no_longer(make_step, caplog: pytest.LogCaptureFixture) -> None:
+    may_end, began = threading.Event(), threading.Event()
+
+    def stubborn(path: str) -> None:
+        began.set()
+        while not may_end.is_set():
+            try:
+                may_end.wait(30)
+            except KeyboardInterrupt:
+                interrupted.set()
+
+    interrupted = threading.Event()
+    times: list[float] = []
+
+    def clock() -> float:
+        # The runner asks for the time when it begins to wait for what it has interrupted.
+        if times and interrupted.is_set():
+            times.clear()
+            raise KeyboardInterrupt
+        return 0.0
+
+    def interrupt(event: Any) -> None:
+        if event.kind is EventKind.STARTED:
+            assert began.wait(30) or event.step.name == "last"
+            times.append(1)
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    step = make_step("first", stubborn)
+    began.set()
+    with pytest.raises(KeyboardInterrupt):
+        StepRunner(on_event=interrupt, clock=clock, stop_grace_s=30).run([step, make_step("last")], max_concurrent=2)
+    may_end.set()
+    assert "interrupted again, not waiting" in caplog.text
+
+
+def test_1_000_steps_of_which_every_third_fails(make_step) -> None:
+    ran: list[str] = []
+
+    def body(path: str) -> None:
+        ran.append(path)
+        if int(os.path.basename(path)) % 3 == 0:
+            fail(path)
+
+    steps: list[Any] = []
+    for number in range(1_000):
+        # Chains of two: every step with an odd number reads the one before it.
+        steps.append(make_step(str(number), body, deps=[steps[-1]] if number % 2 else []))
+    error, report = run_failed(*steps)
+    failing = {n for n in range(0, 1_000, 3) if not (n % 2 and (n - 1) % 3 == 0)}
+    skipped = {n for n in range(1, 1_000, 2) if (n - 1) % 3 == 0}
+    assert sorted(int(str(cause).rpartition(" ")[2]) for cause in error.exceptions) == sorted(failing - skipped)
+    assert {int(outcome.name) for outcome in report.outcomes if outcome.kind == "dep_failed"} == skipped
+    assert report.count(OutcomeKind.SUCCEEDED) == 1_000 - len(failing | skipped)
+    assert len(ran) == len(set(ran)) == 1_000 - len(skipped)
+    ran.clear()
+    error, report = run_failed(*steps, force_run_failed=False)
+    assert ran == []
+    assert {type(cause) for cause in error.exceptions} == {PreviousTaskFailedError}
+    assert "failed before (attempt 1): ValueError: no luck at" in str(error.exceptions[0])
+    assert report.count(OutcomeKind.HIT) == 1_000 - len(failing | skipped)
 
 
 def test_events_tell_start_and_end(make_step) -> None:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,13 +62,30 @@ def test_delete_takes_one_exact_key(store: ControlStore, base: str) -> None:
     assert store.list(f"{base}/log") == ["run1", "run2"]
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.soak)])
 def test_sixteen_processes_race_and_one_wins_each_round(tmp_path: Path, rounds: int) -> None:
     command = [sys.executable, str(Path(__file__).with_name("racer.py")), str(tmp_path), "16", str(rounds)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert shown.stdout.split() == ["1"] * rounds
     assert {name for round_directory in tmp_path.iterdir() for name in os.listdir(round_directory)} == {"claim"}
+
+
+@pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.soak)])
+def test_sixteen_threads_race_in_memory_and_one_wins_each_round(tmp_path: Path, rounds: int) -> None:
+    base = f"memory:/{tmp_path}"
+    store, barrier = control_store_for(base), threading.Barrier(16)
+
+    def compete(number: int) -> list[bool]:
+        won: list[bool] = []
+        for round_number in range(rounds):
+            barrier.wait()
+            won.append(store.put_if_absent(f"{base}/{round_number}/claim", f"{number}".encode()))
+        return won
+
+    with ThreadPoolExecutor(16) as pool:
+        winners = zip(*pool.map(compete, range(16)), strict=True)
+        assert [sum(round_winners) for round_winners in winners] == [1] * rounds
 
 
 def test_a_large_file_is_read_whole(store: ControlStore, base: str) -> None:

@@ -1,0 +1,181 @@
+"""``marin-trace``: what people do to outputs from outside a run.
+
+Exit codes: 0 all is well, or done; 1 something was found, or could not be done as things stand; 2 the command line;
+3 the store cannot be used; 130 Ctrl-C; 141 the output was closed.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from marin_trace.cli.flags import USAGE_ERROR, close_broken_output
+from marin_trace.cli.tables import print_rows
+from marin_trace.errors import MarinTraceError, PrefixError, RunError, explain
+from marin_trace.runtime.interrupts import exit_code_of
+from marin_trace.runtime.maintenance import (
+    Check,
+    CheckKind,
+    Garbage,
+    cancel_attempt,
+    check_output,
+    collect_garbage,
+    delete_garbage,
+    evidence_of,
+    find_outputs,
+    unlock,
+)
+from marin_trace.runtime.prefix import current_prefix, normalise_prefix
+
+__all__ = ["main"]
+
+_DONE: Final = 0
+_FOUND: Final = 1
+_STORE_ERROR: Final = 3
+_OUTPUT_CLOSED: Final = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: The command line without the program's name; None reads ``sys.argv``.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        options = _parser().parse_args(argv)
+        command: Callable[[argparse.Namespace], int] = options.command
+        return command(options)
+    except PrefixError as error:
+        return _told(error, USAGE_ERROR)
+    except RunError as error:
+        return _told(error, _FOUND)
+    except MarinTraceError as error:
+        return _told(error, _STORE_ERROR)
+    except KeyboardInterrupt as error:
+        return exit_code_of(error)
+    except BrokenPipeError:
+        return _OUTPUT_CLOSED
+    finally:
+        close_broken_output()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="marin-trace", description="What can be done to outputs from outside a run.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        added.add_argument("--json", action="store_true", help="print one JSON value")
+        return added
+
+    verify = add("verify", _verify, "Compare finished outputs with what was committed; 1 if any differs.")
+    verify.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
+    gc = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")
+    gc.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
+    gc.add_argument("--delete", action="store_true", help="delete what is listed")
+    cancel = add("cancel", _cancel, "Ask whoever builds an output to stop; 1 if nobody does.")
+    cancel.add_argument("output", help="the output path")
+    cancel.add_argument("--why", default="no reason given", help="a sentence for the attempt's log")
+    unlocking = add("unlock", _unlock, "Show what speaks for the death of an attempt's owner, and with --yes seal it.")
+    unlocking.add_argument("output", help="the output path")
+    unlocking.add_argument("--yes", action="store_true", help="seal it: its owner can no longer commit")
+    return parser
+
+
+def _verify(options: argparse.Namespace) -> int:
+    checks = [check_output(output) for output in _outputs(options.path)]
+    rows = [
+        {"result": check.kind.value, "output": check.output_path, "detail": check.detail, "files": _files_of(check)}
+        for check in checks
+    ]
+    if options.json:
+        print_rows(rows, (), as_json=True)
+    else:
+        lines = [row for row, check in zip(rows, checks, strict=True) for row in _lines_of(row, check)]
+        print_rows(lines, ("result", "output", "detail"), as_json=False)
+    is_bad = any(check.kind in (CheckKind.DAMAGED, CheckKind.CORRUPT) for check in checks)
+    return _FOUND if is_bad else _DONE
+
+
+def _files_of(check: Check) -> list[dict[str, str]]:
+    return [{"path": change.path, "change": change.kind.value} for change in check.changes]
+
+
+def _lines_of(row: dict[str, Any], check: Check) -> list[dict[str, Any]]:
+    files = [
+        {"result": f"  {change.kind.value}", "output": f"{check.output_path}/{change.path}", "detail": ""}
+        for change in check.changes
+    ]
+    return [row, *files]
+
+
+def _gc(options: argparse.Namespace) -> int:
+    found = [garbage for output in _outputs(options.path) for garbage in collect_garbage(output)]
+    results = [_delete(garbage) if options.delete else "would be deleted" for garbage in found]
+    rows = [
+        {
+            "kind": garbage.kind.value,
+            "bytes": garbage.size,
+            "path": garbage.files[0] if len(garbage.files) == 1 else garbage.output_path,
+            "result": result,
+            "reason": garbage.reason,
+            "files": list(garbage.files),
+        }
+        for garbage, result in zip(found, results, strict=True)
+    ]
+    print_rows(rows, ("kind", "bytes", "path", "result", "reason"), as_json=options.json)
+    return _FOUND if any(result.startswith("kept") for result in results) else _DONE
+
+
+def _delete(garbage: Garbage) -> str:
+    try:
+        delete_garbage(garbage)
+    except RunError as error:
+        return f"kept: {str(error).partition(chr(10))[0]}"
+    return "deleted"
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    output = normalise_prefix(options.output)
+    evidence = cancel_attempt(output, why=options.why)
+    result = "ended" if evidence.is_gone else "asked"
+    rows = [{"result": result, "output": output, "facts": list(evidence.facts)}]
+    lines = [{"result": result, "output": output, "detail": fact} for fact in evidence.facts]
+    print_rows(rows if options.json else lines, ("result", "output", "detail"), as_json=options.json)
+    return _DONE
+
+
+def _unlock(options: argparse.Namespace) -> int:
+    output = normalise_prefix(options.output)
+    evidence = evidence_of(output)
+    if evidence is None:
+        raise RunError(explain(f"no attempt is open at {output}"))
+    result = unlock(output, evidence.claim.epoch).value if options.yes else "open"
+    facts = [*evidence.facts, *([] if options.yes else ["--yes seals it: its owner can no longer commit"])]
+    rows = [{"result": result, "output": output, "owner_is_gone": evidence.is_gone, "facts": facts}]
+    lines = [{"result": result, "output": output, "detail": fact} for fact in facts]
+    print_rows(rows if options.json else lines, ("result", "output", "detail"), as_json=options.json)
+    return _DONE if options.yes else _FOUND
+
+
+def _outputs(paths: Sequence[str]) -> list[str]:
+    found: dict[str, None] = {}
+    for root in [normalise_prefix(path) for path in paths] or [current_prefix()]:
+        outputs = list(find_outputs(root))
+        if not outputs and paths:
+            raise RunError(explain(f"there is no output at or below {root}"))
+        found |= dict.fromkeys(outputs)
+    return list(found)
+
+
+def _told(error: MarinTraceError, code: int) -> int:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

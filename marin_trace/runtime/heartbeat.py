@@ -1,0 +1,216 @@
+"""What a lease keeper does for each claim of its owner: renew, stop what lost its lease, release after death.
+
+Programs, as in `marin_trace.runtime.protocol`: a keeper runs one `keep` for each claim, in a process of its own, since
+a thread of the owner is starved by whatever holds the interpreter (3.5 s were measured).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import final
+
+from marin_trace.runtime.log_records import (
+    AttemptLog,
+    CancelRecord,
+    ClaimRecord,
+    EndKind,
+    EndRecord,
+    FailurePhase,
+    HeartbeatRecord,
+    StepFailure,
+)
+from marin_trace.runtime.operations import (
+    AwaitDeath,
+    AwaitOwner,
+    Get,
+    GetMany,
+    KillOwner,
+    Now,
+    OwnerState,
+    Pause,
+    Program,
+    Put,
+    Report,
+    Say,
+    TellLost,
+)
+from marin_trace.runtime.protocol import (
+    HEARTBEAT_FRACTION,
+    KILL_FRACTION,
+    LEASE_FRACTION,
+    cancelled_failure,
+    end_attempt,
+    insist,
+)
+
+__all__ = ["BeatResult", "Kept", "KeptClaim", "beat", "keep"]
+
+
+class BeatResult(StrEnum):
+    """What came of one heartbeat."""
+
+    RENEWED = "renewed"
+    EXPIRED = "expired"
+    """No acknowledgement came in time."""
+    DECIDED = "decided"
+    """The owner itself has ended the epoch, and has not come to say so yet."""
+    ENDED = "ended"
+    """Somebody else has ended the epoch."""
+    CANCELLED = "cancelled"
+    """Somebody asks for its end."""
+    STARTED = "started"
+    """The job that the claim was made for has begun, and renews it itself from here."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class KeptClaim:
+    """A claim as its keeper knows it."""
+
+    output_path: str
+    claim: ClaimRecord
+    attempt: str
+    """The nonce under which the owner ends the epoch."""
+    sent_at: float
+    """When the claim, or the last acknowledged heartbeat, was first sent."""
+    awaits_start: bool = False
+    """Held by a launcher for a job that has not started."""
+
+    @property
+    def log(self) -> AttemptLog:
+        """The log of the output."""
+        return AttemptLog(self.output_path)
+
+
+class Kept(StrEnum):
+    """How the keeping of a claim ended."""
+
+    FORGOTTEN = "forgotten"
+    """Its owner ended it."""
+    HANDED_OVER = "handed over"
+    """It is the job's by now."""
+    RELEASED = "released"
+    """Its owner is dead, and the epoch was ended."""
+    LEFT = "left"
+    """Its owner is dead, and the claim is its job's: adopted by somebody, or it expires."""
+
+
+def beat(kept: KeptClaim, seq: int, last: float) -> Program[tuple[BeatResult, float]]:
+    """Renews a claim once, and looks whether it still stands.
+
+    Args:
+        kept: The claim.
+        seq: Another number for each heartbeat.
+        last: When the last acknowledged claim or heartbeat was first sent.
+
+    Returns:
+        The result, and when the last acknowledged one was first sent now.
+    """
+    log, epoch, lease_s = kept.log, kept.claim.epoch, kept.claim.lease_s
+    limit = last + LEASE_FRACTION * lease_s
+    sent_at: float = yield Now()
+    content = HeartbeatRecord(kept.claim.nonce, seq, kept.attempt).to_bytes()
+    while True:
+        now: float = yield Now()
+        if now >= limit:
+            return BeatResult.EXPIRED, last
+        try:
+            yield Put(log.heartbeat(epoch), content)
+        except OSError as error:
+            # Whatever it is: a lease ends by its clock, never because of a request.
+            yield Say(f"{kept.output_path}: heartbeat of attempt {epoch} failed, {limit - now:.1f} s left: {error}")
+            yield Pause(0.0, lease_s / 48)
+            continue
+        break
+    acknowledged: float = yield Now()
+    if acknowledged >= limit:
+        return BeatResult.EXPIRED, last
+    yield Report(kept.attempt, sent_at)
+    return (yield from _look(kept, sent_at))
+
+
+def _look(kept: KeptClaim, sent_at: float) -> Program[tuple[BeatResult, float]]:
+    log, epoch = kept.log, kept.claim.epoch
+    try:
+        end, cancel, start = yield GetMany((log.end(epoch), log.cancel(epoch), log.start(epoch)))
+    except OSError as error:
+        # The beat counts, and the next one looks again.
+        yield Say(f"{kept.output_path}: attempt {epoch} could not look at its log: {error}")
+        return BeatResult.RENEWED, sent_at
+    if end is not None:
+        is_own = EndRecord.from_bytes(end, log.end(epoch)).nonce == kept.attempt
+        return BeatResult.DECIDED if is_own else BeatResult.ENDED, sent_at
+    if cancel is not None:
+        return BeatResult.CANCELLED, sent_at
+    if start is not None and kept.awaits_start:
+        return BeatResult.STARTED, sent_at
+    return BeatResult.RENEWED, sent_at
+
+
+def keep(kept: KeptClaim) -> Program[Kept]:
+    """Renews a claim as long as its owner runs, and sees to it that a claim that is lost or orphaned ends well."""
+    lease_s, seq, last = kept.claim.lease_s, 0, kept.sent_at
+    while True:
+        owner: OwnerState = yield AwaitOwner(kept.attempt, lease_s * HEARTBEAT_FRACTION)
+        if owner is OwnerState.FORGOTTEN:
+            return Kept.FORGOTTEN
+        if owner is OwnerState.DEAD:
+            return (yield from _release(kept))
+        if owner is OwnerState.STOPPED:
+            now: float = yield Now()
+            if now < last + KILL_FRACTION * lease_s:
+                continue
+            return (yield from _stop(kept, last, "it was stopped by a signal and could not keep its lease"))
+        seq += 1
+        result, last = yield from beat(kept, seq, last)
+        match result:
+            case BeatResult.RENEWED:
+                continue
+            case BeatResult.STARTED:
+                return Kept.HANDED_OVER
+            case BeatResult.DECIDED:
+                return Kept.FORGOTTEN
+            case BeatResult.EXPIRED:
+                why = f"no heartbeat was acknowledged for {LEASE_FRACTION:g} of its lease of {lease_s:g} s"
+            case BeatResult.ENDED:
+                # Somebody took the step over: every further write would be into another's output.
+                why, last = "somebody else has ended it", float("-inf")
+            case _:  # cancelled
+                why = "somebody asked for its end"
+        return (yield from _stop(kept, last, why))
+
+
+def _stop(kept: KeptClaim, last: float, why: str) -> Program[Kept]:
+    """Gives the owner what is left of the lease to stop by itself, then kills it."""
+    lease_s = kept.claim.lease_s
+    why = f"attempt {kept.claim.epoch} of {kept.output_path} has lost its lease: {why}"
+    yield TellLost(kept.attempt, why)
+    deadline = last + KILL_FRACTION * lease_s
+    is_spared = False
+    while True:
+        now: float = yield Now()
+        if now >= deadline and not is_spared:
+            killed: bool = yield KillOwner(why)
+            is_spared = not killed
+            if killed:
+                return (yield from _release(kept))
+        rest = lease_s * HEARTBEAT_FRACTION if is_spared else deadline - now
+        owner: OwnerState = yield AwaitOwner(kept.attempt, rest)
+        if owner is OwnerState.FORGOTTEN:
+            return Kept.FORGOTTEN
+        if owner is OwnerState.DEAD:
+            return (yield from _release(kept))
+
+
+def _release(kept: KeptClaim) -> Program[Kept]:
+    """Ends the epoch of a dead owner, once everything that it started is dead too."""
+    how: str = yield AwaitDeath()
+    if kept.awaits_start:
+        return Kept.LEFT
+    log, epoch, lease_s = kept.log, kept.claim.epoch, kept.claim.lease_s
+    cancel: bytes | None = yield from insist(Get(log.cancel(epoch)), lease_s)
+    kind, failure = EndKind.RELEASED, StepFailure("OwnerDied", f"the process that ran it {how}", FailurePhase.BODY)
+    if cancel is not None:
+        kind, failure = EndKind.FAILED, cancelled_failure(CancelRecord.from_bytes(cancel, log.cancel(epoch)))
+    end = EndRecord(epoch, kind, kept.attempt, kept.claim.claimed_at, error=failure)
+    yield from end_attempt(log, end, patience_s=lease_s)
+    return Kept.RELEASED

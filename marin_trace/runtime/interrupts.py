@@ -1,0 +1,55 @@
+"""Signals that end a run as Ctrl-C does: SIGINT, SIGTERM and SIGHUP raise in the main thread.
+
+A signal that was ignored when the run began stays ignored (``nohup``, a background job of a shell script). Only a
+program's own main thread can do this; elsewhere, and in notebooks, nothing is changed.
+"""
+
+import signal
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final, final
+
+__all__ = ["Interrupted", "exit_code_of", "interrupting_signals"]
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_EXIT_BASE: Final = 128
+"""Shells report a process that a signal ended as this and the signal's number."""
+
+
+@final
+class Interrupted(KeyboardInterrupt):
+    """A signal that asks for the end. A KeyboardInterrupt, so that bodies and libraries unwind as they do for one."""
+
+    signal_number: int = signal.SIGINT
+
+
+@contextmanager
+def interrupting_signals() -> Generator[None, None, None]:
+    """In the block, the signals raise `Interrupted` in the main thread; afterwards they do what they did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[signal.Signals, Any] = {}
+    for number in _SIGNALS:
+        # None: installed by C code, which could not be put back.
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            before[number] = signal.signal(number, _raise)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def exit_code_of(error: KeyboardInterrupt) -> int:
+    """130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP: as shells report it."""
+    number = error.signal_number if isinstance(error, Interrupted) else signal.SIGINT
+    return _EXIT_BASE + number
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    error = Interrupted(signal.Signals(number).name)
+    error.signal_number = number
+    raise error

@@ -1,0 +1,362 @@
+"""The leases that this process holds, and the child process that keeps them (`marin_trace.runtime.keeper_process`).
+
+The keeper is started, and has answered, before this process sends its first claim; a run in which nothing is claimed
+has none. It renews by itself and tells what was acknowledged; a lease about which nothing was heard for 0.7 of its
+length counts as lost here, whatever the keeper does. If the keeper dies, another is started and given all claims with
+the last acknowledged times, before any further body starts.
+
+A step that has lost its lease is stopped: `LeaseLostError` is raised into its thread, and 0.9 of the lease after the
+last acknowledged time the process is killed, by the keeper, or by itself if the keeper has not. A notebook's kernel is
+never killed.
+
+Outputs in ``memory://`` are this process's own: their leases need no keeper and do not expire.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, final
+
+from marin_trace.errors import LeaseLostError, StorageError, explain
+from marin_trace.runtime.clock import boottime
+from marin_trace.runtime.heartbeat import KeptClaim
+from marin_trace.runtime.keeper_process import KEEPER_VARIABLE
+from marin_trace.runtime.liveness import liveness_descriptor, process_nonce
+from marin_trace.runtime.operations import LeaseView
+from marin_trace.runtime.process_tree import descendants_of, kill_all
+from marin_trace.runtime.protocol import KILL_FRACTION, LEASE_FRACTION, Claimed
+
+__all__ = ["HeldLease", "dismiss_keeper", "forget_claim", "hold_claim", "ready_keeper", "wait_for_an_end"]
+
+logger = logging.getLogger(__name__)
+
+_SELF_KILL_DELAY: Final = 0.05
+"""Of the lease: how much longer than the keeper this process waits before it kills itself."""
+_EXIT_LIMIT_S: Final = 1.0
+"""For how long a keeper that keeps nothing may take to exit before it is killed."""
+_KERNEL_MODULE: Final = "ipykernel"
+"""Loaded in every notebook's kernel."""
+
+
+@final
+@dataclass(slots=True, eq=False)
+class HeldLease:
+    """A claim that this process holds. Written by the watch, read by the attempt's thread."""
+
+    kept: KeptClaim
+    sent_at: float
+    """When the last acknowledged claim or heartbeat was first sent."""
+    lost: str | None = None
+    has_keeper: bool = True
+    thread: int | None = None
+    """The thread that `LeaseLostError` may be raised into, while it runs body, save and manifest."""
+    was_raised: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def lease_s(self) -> float:
+        """The lease; without end where nobody else can see the output."""
+        return self.kept.claim.lease_s if self.has_keeper else float("inf")
+
+    def view(self) -> LeaseView:
+        """What the protocol asks for."""
+        return LeaseView(self.lease_s, self.sent_at, self.lost)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Generator[None, None, None]:
+        """The block is interrupted by a `LeaseLostError` that says why, should the lease be lost in it."""
+        self.thread = threading.get_ident()
+        try:
+            yield
+        except LeaseLostError as error:
+            if self.lost is None or error.args:
+                raise
+            raise LeaseLostError(explain(self.lost, hint="this attempt's work is not committed")) from error
+        finally:
+            with self.lock:
+                self.thread = None
+                if self.was_raised:
+                    # It may be on its way still: it was meant for this block.
+                    _raise_in(threading.get_ident(), None)
+
+    def lose(self, why: str) -> None:
+        """Marks it as lost and interrupts the attempt, once."""
+        with self.lock:
+            self.lost = self.lost or why
+            if self.thread is None or self.was_raised:
+                return
+            self.was_raised = True
+            _raise_in(self.thread, LeaseLostError)
+
+
+@final
+class _Watch:
+    """This process's side: its leases, its keeper, and the thread that watches both."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._leases: dict[str, HeldLease] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wakes, self._wake = os.pipe()
+        self._thread: threading.Thread | None = None
+        self._sleeps_until = float("inf")
+        self.is_over = False
+
+    def ready(self) -> None:
+        """Has a keeper running; the first call takes some tenths of a second.
+
+        Raises:
+            StorageError: It cannot be started.
+        """
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._start()
+
+    def hold(self, lease: HeldLease) -> None:
+        with self._lock:
+            self._leases[lease.kept.attempt] = lease
+            if self._process is None or not self._tell(_wish(lease)):
+                self._start()
+            elif lease.sent_at + LEASE_FRACTION * lease.lease_s < self._sleeps_until:
+                os.write(self._wake, b"!")
+
+    def forget(self, attempt: str) -> None:
+        with self._lock:
+            if self._leases.pop(attempt, None) is not None and self._process is not None:
+                self._tell({"forget": attempt})
+
+    def _start(self) -> None:
+        nonce = process_nonce()
+        root = str(Path(__file__).parents[2])
+        code = f"import sys; sys.path.insert(0, {root!r}); from marin_trace.runtime.keeper_process import main; main()"
+        spares = "spare" if _KERNEL_MODULE in sys.modules else "kill"
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-c", code, str(os.getpid()), nonce, spares],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, KEEPER_VARIABLE: nonce},
+            start_new_session=True,
+            pass_fds=(liveness_descriptor(),),
+        )
+        assert process.stdout is not None
+        if not process.stdout.readline().startswith(b'{"ready"'):
+            process.kill()
+            process.wait()
+            raise StorageError(explain("the lease keeper could not be started: nothing was claimed"))
+        self._process = process
+        for lease in self._leases.values():
+            self._tell(_wish(lease))
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="marin-trace-leases", daemon=True)
+            self._thread.start()
+        os.write(self._wake, b"!")
+
+    def _tell(self, wish: dict[str, Any]) -> bool:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        try:
+            os.write(self._process.stdin.fileno(), f"{json.dumps(wish)}\n".encode())
+        except BrokenPipeError:
+            return False
+        return True
+
+    def _watch(self) -> None:
+        buffers: dict[int, bytes] = {}
+        while not self.is_over:
+            process = self._process
+            news = -1 if process is None or process.stdout is None else process.stdout.fileno()
+            watched = [descriptor for descriptor in (news, self._wakes) if descriptor >= 0]
+            ready, _, _ = select.select(watched, [], [], self._next_look())
+            if self._wakes in ready:
+                os.read(self._wakes, 1 << 10)
+            if news in ready and process is not None:
+                read = os.read(news, 1 << 16)
+                *lines, buffers[news] = (buffers.get(news, b"") + read).split(b"\n")
+                for line in lines:
+                    self._learn(json.loads(line))
+                if not read:
+                    self._replace(process)
+            self._look_at_clocks()
+
+    def _replace(self, process: "subprocess.Popen[bytes]") -> None:
+        with self._lock:
+            if self.is_over or process is not self._process:
+                return
+            process.communicate()
+            self._process = None
+            if self._leases:
+                logger.warning(f"the lease keeper (process {process.pid}) died: another is started")
+                self._start()
+
+    def _learn(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"acknowledged": attempt, "sent_at": sent_at}:
+                lease = self._leases.get(attempt)
+                if lease is not None:
+                    lease.sent_at = sent_at
+            case {"lost": attempt, "why": why}:
+                lease = self._leases.get(attempt)
+                if lease is not None:
+                    logger.error(why)
+                    lease.lose(why)
+            case _:
+                logger.error(f"the lease keeper said {message}, which nobody understands")
+
+    def _next_look(self) -> float | None:
+        now = boottime()
+        dues = [
+            lease.sent_at + (LEASE_FRACTION if lease.lost is None else KILL_FRACTION + _SELF_KILL_DELAY) * lease.lease_s
+            for lease in list(self._leases.values())
+            if not (lease.lost is not None and _KERNEL_MODULE in sys.modules)
+        ]
+        self._sleeps_until = min(dues, default=float("inf"))
+        return max(0.0, self._sleeps_until - now) if dues else None
+
+    def _look_at_clocks(self) -> None:
+        now = boottime()
+        for lease in list(self._leases.values()):
+            silent = now - lease.sent_at
+            if silent < LEASE_FRACTION * lease.lease_s:
+                continue
+            claim = lease.kept.claim
+            lease.lose(
+                f"attempt {claim.epoch} of {lease.kept.output_path} has lost its lease: "
+                f"no heartbeat was acknowledged for {LEASE_FRACTION:g} of its {claim.lease_s:g} s"
+            )
+            limit = (KILL_FRACTION + _SELF_KILL_DELAY) * lease.lease_s
+            if silent >= limit and _KERNEL_MODULE not in sys.modules:
+                self._kill_self(lease)
+
+    def _kill_self(self, lease: HeldLease) -> None:
+        with contextlib.suppress(OSError):
+            why = f"marin_trace: process {os.getpid()} kills itself, its lease keeper has not: {lease.lost}\n"
+            os.write(sys.stderr.fileno(), why.encode())
+        keeper = {self._process.pid} if self._process is not None else set[int]()
+        kill_all(descendants_of(os.getpid()) - keeper, set[int], limit_s=0.05 * lease.lease_s)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dismiss(self) -> None:
+        """Ends the keeper and the watch, if nothing is held. A keeper of claims that stay waits for our death."""
+        with self._lock:
+            process, thread = self._process, self._thread
+            if self.is_over or self._leases:
+                return
+            self.is_over = True
+        os.write(self._wake, b"!")
+        if thread is not None:
+            thread.join()
+        if process is not None:
+            _end(process)
+        os.close(self._wake)
+        os.close(self._wakes)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Ends a keeper that keeps nothing: it exits when its pipe is closed, if it runs at all."""
+    try:
+        process.communicate(timeout=_EXIT_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+
+
+def _wish(lease: HeldLease) -> dict[str, Any]:
+    kept = lease.kept
+    return {
+        "keep": {
+            "output_path": kept.output_path,
+            "claim": kept.claim.to_bytes().decode(),
+            "attempt": kept.attempt,
+            "sent_at": lease.sent_at,
+            "awaits_start": kept.awaits_start,
+        }
+    }
+
+
+def _raise_in(thread: int, error: type[BaseException] | None) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error and ctypes.py_object(error))
+
+
+@final
+@dataclass(slots=True)
+class _Process:
+    """What this process holds; made when it is first needed."""
+
+    watch: _Watch | None = None
+    is_registered: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+_process = _Process()
+_ends = threading.Condition()
+
+
+def _the_watch() -> _Watch:
+    with _process.lock:
+        if _process.watch is None or _process.watch.is_over:
+            _process.watch = _Watch()
+            if not _process.is_registered:
+                atexit.register(dismiss_keeper)
+                _process.is_registered = True
+        return _process.watch
+
+
+def ready_keeper(output_path: str) -> None:
+    """Has a keeper running where an output needs one. Blocks for some tenths of a second the first time.
+
+    Raises:
+        StorageError: It cannot be started.
+    """
+    if not output_path.startswith("memory://"):
+        _the_watch().ready()
+
+
+def dismiss_keeper() -> None:
+    """Ends this process's keeper, unless a claim is held still; the next claim starts another. Takes milliseconds."""
+    with _process.lock:
+        watch = _process.watch
+        if watch is not None:
+            watch.dismiss()
+
+
+def hold_claim(output_path: str, claimed: Claimed, *, awaits_start: bool = False) -> HeldLease:
+    """Has a claim kept from here on. The caller forgets it when it has ended the epoch."""
+    kept = KeptClaim(output_path, claimed.claim, claimed.attempt, claimed.sent_at, awaits_start)
+    lease = HeldLease(kept, claimed.sent_at, has_keeper=not output_path.startswith("memory://"))
+    if lease.has_keeper:
+        _the_watch().hold(lease)
+    return lease
+
+
+def forget_claim(lease: HeldLease) -> None:
+    """Says that an epoch has ended, or that nobody is to renew its claim any more."""
+    if lease.has_keeper:
+        _the_watch().forget(lease.kept.attempt)
+    with _ends:
+        _ends.notify_all()
+
+
+def wait_for_an_end(seconds: float) -> None:
+    """Waits so long, or until an attempt of this process has ended: it may be the one that is waited for."""
+    with _ends:
+        _ends.wait(seconds)
+
+
+def _forget_after_fork() -> None:
+    global _process, _ends  # noqa: PLW0603 - a forked child holds none of its parent's claims
+    _process = _Process()
+    _ends = threading.Condition()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
