@@ -137,8 +137,8 @@ def _record(record: Record, encode_traced: EncodeTraced, *, memo: bool) -> bytes
             parts += name, encode_traced(value)
         elif memo or not _is_left_out(value):
             parts += name, _encode(value, encode_traced, memo=memo)
-    if memo and record.extras is not None:
-        parts.append(_encode(record.extras, encode_traced, memo=True))
+    if record.extras is not None and (memo or record.plan.counts_extras):
+        parts += b"+", _encode(record.extras, encode_traced, memo=memo)
     parts.append(b")")
     return b"".join(parts)
 

@@ -112,7 +112,7 @@ class Record:
         self.plan = plan
         self.values = values
         self.extras = extras
-        """What the object holds beside its fields, as a tree: carried along, no part of the identity."""
+        """What the object holds beside its fields, as a tree or None; ``plan.counts_extras``: part of the identity."""
 
 
 @final
@@ -326,7 +326,8 @@ def _record_handler(plan: Plan) -> _Handler:
                 values.append(item)
             else:
                 values.append(flatten(item, found, _new_path(Path, (path, name, "field", plan)), versioned))
-        return Record(plan, tuple(values), extras and flatten(extras, found, path, False))  # noqa: FBT003
+        beside = flatten(extras, found, path, versioned and plan.counts_extras) if extras else None
+        return Record(plan, tuple(values), beside)
 
     return handle
 
@@ -475,7 +476,11 @@ def children(tree: Tree) -> list[tuple[Path, Tree]]:
     match tree:
         case Record():
             plan = tree.plan
-            return [(Path(None, name, "field", plan), item) for name, item in zip(plan.names, tree.values, strict=True)]
+            fields = [
+                (Path(None, name, "field", plan), item) for name, item in zip(plan.names, tree.values, strict=True)
+            ]
+            beside = tree.extras if plan.counts_extras and isinstance(tree.extras, Mapping) else None
+            return fields if beside is None else fields + children(beside)
         case Sequence():
             unordered = tree.is_unordered
             return [(Path(None, "{}" if unordered else i, "item"), item) for i, item in enumerate(tree.items)]

@@ -173,6 +173,9 @@ class _Printer:
             case Record():
                 fields = zip(tree.plan.names, tree.values, strict=True)
                 shown = [f"{name}={self.value(item)}" for name, item in fields if not _is_unset(item)]
+                if tree.plan.counts_extras and isinstance(tree.extras, Mapping):
+                    beside = zip(tree.extras.keys, tree.extras.values, strict=True)
+                    shown += [f"{name}={self.value(item)}" for name, item in beside]
                 return f"{tree.plan.cls.__name__}({', '.join(shown)})"
             case Sequence():
                 return self._sequence(tree)

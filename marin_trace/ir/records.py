@@ -26,6 +26,11 @@ class Plan:
         self.sorted_fields = tuple((_encoded(b"s", name), names.index(name)) for name in sorted(names))
         """Encoded name and index of each field, in the order of an encoding."""
 
+    @property
+    def counts_extras(self) -> bool:
+        """Whether what an object holds beside its fields is part of the identity. Not pydantic's private attributes."""
+        return self.kind != "pydantic"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (plan_of, (self.cls,))
 
@@ -93,10 +98,16 @@ def reader_of(plan: Plan) -> Callable[[Any], tuple[Iterable[Any], Any]]:
                 return [state[name] for name in names], None
             except KeyError:
                 state = dict(state)
-        extras = {key: item for key, item in state.items() if key not in known}
+        cls = class_of(value)
+        extras = {key: item for key, item in state.items() if key not in known and not _is_cached(cls, key)}
         return [state[name] if name in state else getattr(value, name, ABSENT) for name in names], extras
 
     return read
+
+
+def _is_cached(cls: type[Any], name: str) -> bool:
+    """Whether an attribute is a computed one that is kept once it was asked for: it follows from the others."""
+    return isinstance(getattr(cls, name, None), functools.cached_property)
 
 
 def _pydantic_extras(value: Any) -> dict[str, Any]:

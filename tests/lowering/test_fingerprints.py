@@ -1,12 +1,13 @@
 """What is part of a fingerprint, and what is not: one test for each law."""
 
 import enum
+import functools
 import math
 import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, make_dataclass
+from dataclasses import InitVar, dataclass, make_dataclass
 from typing import Any
 
 import pytest
@@ -138,6 +139,29 @@ def test_a_class_counts_by_its_name_without_its_module() -> None:
     moved.__module__ = "another.module"
     renamed = make_dataclass("Renamed", [("x", int)])
     assert fingerprint(here(1)) == fingerprint(moved(1)) != fingerprint(renamed(1))
+
+
+@dataclass
+class Scaled:
+    base: int
+    factor: InitVar[int] = 1
+
+    def __post_init__(self, factor: int) -> None:
+        self.scaled = self.base * factor
+
+    @functools.cached_property
+    def squared(self) -> int:
+        return self.base**2
+
+
+def test_what_an_object_holds_beside_its_fields_is_identity() -> None:
+    assert fingerprint(Scaled(2, 3)) == fingerprint(Scaled(2, 3)) != fingerprint(Scaled(2, 4))
+
+
+def test_a_cached_property_that_was_asked_for_changes_nothing() -> None:
+    asked = Scaled(2, 3)
+    assert asked.squared == 4
+    assert fingerprint(asked) == fingerprint(Scaled(2, 3))
 
 
 def test_dicts_and_sets_have_no_order() -> None:
