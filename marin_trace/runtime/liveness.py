@@ -242,12 +242,12 @@ def _carries(process: str, user: int, needle: bytes, since_s: float) -> bool:
         if environment:
             return needle in environment
         # For an instant within exec(2) there is none to be read, though there will be.
-        return not _has_ended_or_is_the_kernels(process) and _start_of(process) >= since_s
+        return not _has_ended_or_is_the_kernels(process) and _began_since(process, since_s)
     except (FileNotFoundError, ProcessLookupError):
         return False
     except PermissionError:
         # What began before the owner was not started by it. Containers show such processes: their PID 1.
-        return _start_of(process) >= since_s
+        return _began_since(process, since_s)
 
 
 def _has_ended_or_is_the_kernels(process: str) -> bool:
@@ -257,15 +257,18 @@ def _has_ended_or_is_the_kernels(process: str) -> bool:
     return state in (b"Z", b"X") or parent in (b"0", b"2")
 
 
-def _start_of(process: str) -> float:
-    """Seconds after boot at which a process began; infinite if it cannot be told."""
+def _began_since(process: str, since_s: float) -> bool:
+    """Whether a process began after a moment, in seconds after boot; True if that cannot be told.
+
+    The kernel gives starts in whole clock ticks, rounded down: one from within the tick of the moment counts.
+    """
     try:
         with open(f"{process}/stat", "rb") as stream:
             # The second field, the command's name, may hold anything but ends with the last parenthesis.
             fields = stream.read().rpartition(b")")[2].split()
     except OSError:
-        return float("inf")
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return True
+    return (int(fields[19]) + 1) / os.sysconf("SC_CLK_TCK") > since_s
 
 
 def _forget_after_fork() -> None:
