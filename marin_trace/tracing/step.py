@@ -5,7 +5,6 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, final, overload
 
 from marin_trace.errors import (
@@ -29,7 +28,6 @@ from marin_trace.ir.config_tree import (
     flatten,
     flatten_arguments,
     materialise,
-    unversioned,
 )
 from marin_trace.ir.graph import (
     NO_OPTIONS,
@@ -57,7 +55,14 @@ from marin_trace.ir.refs import (
     source_of,
 )
 from marin_trace.ir.signatures import CallPlan
-from marin_trace.tracing.templates import fields_of, rendered
+from marin_trace.tracing.settings import (
+    StepSettings,
+    check_option_names,
+    check_settings,
+    normalised,
+    options_key,
+)
+from marin_trace.tracing.templates import rendered
 from marin_trace.tracing.tracer import (
     CallOccurrence,
     Frame,
@@ -78,21 +83,6 @@ _REF_ATTRIBUTES = frozenset({"artifact", "cd", "name", "nonblocking", "with_outp
 
 class UncalledStepError(ConfigTypeError, AttributeError):
     """A step was used as what calling it returns (an ``AttributeError``, so that ``hasattr`` says no)."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class StepSettings:
-    """What ``@step`` was told: a name template, and options of which some are templates or callables still."""
-
-    name: str | None = None
-    options: Options = NO_OPTIONS
-
-    def updated(self, changes: Mapping[str, Any]) -> "StepSettings":
-        """The settings with changes by ``with_options``."""
-        changes = dict(changes)
-        name = changes.pop("name", self.name)
-        return StepSettings(name, dataclasses.replace(self.options, **changes) if changes else self.options)
 
 
 @final
@@ -126,8 +116,8 @@ class StepFunction(Generic[P, R]):
             (p.name for p in self._plan.signature.parameters.values() if p.kind is p.VAR_KEYWORD), None
         )
         self._name_template = function.__name__ if settings.name is None else settings.name
-        self._options_key = _options_key(settings)
-        _check_settings(settings)
+        self._options_key = options_key(settings)
+        check_settings(settings)
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Traces the body, once per trace for equal arguments.
@@ -163,8 +153,8 @@ class StepFunction(Generic[P, R]):
             >>> train.with_options(retries=2, name="train/again")
             <step train>
         """
-        _check_option_names(changes)
-        return StepFunction(self._function, self._settings.updated(_normalised(changes)), self._base)
+        check_option_names(changes)
+        return StepFunction(self._function, self._settings.updated(normalised(changes)), self._base)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else functools.partial(cast("Any", self), instance)
@@ -488,73 +478,6 @@ def check_trace(trace: Trace) -> None:
     raise_findings([*trace.findings, *verify_nodes(nodes), *type_findings(nodes)])
 
 
-_OPTION_NAMES = tuple(field.name for field in dataclasses.fields(Options))
-
-
-def _check_option_names(options: Mapping[str, Any]) -> None:
-    known = ("name", *_OPTION_NAMES)
-    for name in options:
-        if name not in known:
-            import difflib
-
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ConfigError(
-                explain(
-                    f"a step has no option {name!r}",
-                    at=user_location(),
-                    facts={"options": ", ".join(known)},
-                    hint=f"did you mean {near[0]!r}?" if near else None,
-                )
-            )
-
-
-def _normalised(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they are kept: sequences as tuples, mappings copied."""
-    changes = dict(options)
-    if changes.get("env_vars") is not None:
-        changes["env_vars"] = dict(changes["env_vars"])
-    groups = changes.get("pip_dependency_groups")
-    if groups is not None:
-        changes["pip_dependency_groups"] = (groups,) if isinstance(groups, str) else tuple(groups)
-    return changes
-
-
-def _options_key(settings: StepSettings) -> bytes:
-    given = settings.options.given()
-    tree = flatten(unversioned([settings.name, sorted(given), [given[name] for name in sorted(given)]]), [])
-    return memo_bytes(tree)
-
-
-def _check_settings(settings: StepSettings) -> None:
-    for option in ("name", "description", "override_output_path"):
-        template: Any = settings.name if option == "name" else getattr(settings.options, option)
-        if isinstance(template, str):
-            fields_of(template)
-        elif template is not None:
-            raise ConfigError(explain(f"{option} is a text, not {template!r}", at=user_location()))
-    options = settings.options
-    complaint = None
-    if options.retries is not None and (not isinstance(options.retries, int) or options.retries < 0):  # pyright: ignore[reportUnnecessaryIsInstance]
-        complaint = f"retries is a whole number ≥ 0, not {options.retries!r}"
-    elif options.timeout is not None and not (isinstance(options.timeout, int | float) and options.timeout > 0):  # pyright: ignore[reportUnnecessaryIsInstance]
-        complaint = f"timeout is a number of seconds > 0, not {options.timeout!r}"
-    elif options.expect_fingerprint is not None and not _is_fingerprint_start(options.expect_fingerprint):
-        complaint = f"expect_fingerprint is 8 to 64 hex digits, not {options.expect_fingerprint!r}"
-    elif options.version is not None and type(options.version) not in (str, int):
-        complaint = f"version is a text or a whole number, not {options.version!r}"
-    for name, value in (options.env_vars or {}).items():
-        if type(name) is not str:
-            complaint = f"the name of an environment variable is text, not {name!r}"
-        elif type(value) is not str:
-            complaint = f"env_vars[{name!r}] is text, not {value!r}"
-    if complaint:
-        raise ConfigError(explain(complaint, at=user_location()))
-
-
-def _is_fingerprint_start(text: str) -> bool:
-    return 8 <= len(text) <= 64 and all(character in "0123456789abcdef" for character in text)
-
-
 @overload
 def step(fn: Callable[P, R], /) -> StepFunction[P, R]: ...
 
@@ -614,8 +537,8 @@ def step(fn: Callable[..., Any] | None = None, /, *, name: str | None = None, **
         >>> hello("world").name
         'hello/world'
     """
-    _check_option_names(options)
-    settings = StepSettings(name, Options(**_normalised(options)) if options else NO_OPTIONS)
+    check_option_names(options)
+    settings = StepSettings(name, Options(**normalised(options)) if options else NO_OPTIONS)
 
     def decorate(function: Callable[..., Any]) -> StepFunction[..., Any]:
         if isinstance(function, StepFunction):
