@@ -8,14 +8,19 @@ Paths are absolute, with ``/`` as separator and without a trailing one; a path w
 """
 
 import contextlib
+import logging
 import os
 import posixpath
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Final, TypeVar
 
 from marin_trace.io import atomic_write, filesystem_for, is_local, local_path
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 __all__ = [
     "FileStat",
@@ -188,10 +193,26 @@ def scan_local(directory: str, *, without: Collection[str] = ()) -> tuple[list[F
     return files, directories
 
 
+def undisturbed(listing: Callable[[], T]) -> T:
+    """A listing of fsspec's memory, taken again if another thread changed the store meanwhile.
+
+    On Python 3.11 a garbage collection in the middle of its snapshot lets other threads run.
+    """
+    for _ in range(_LISTING_TRIES - 1):
+        try:
+            return listing()
+        except RuntimeError:
+            logger.debug("the store in memory changed while it was listed; listed again")
+    return listing()
+
+
+_LISTING_TRIES: Final = 20
+
+
 def _list_remote(directory: str, without: Collection[str]) -> Iterator[FileStat]:
     filesystem, key = filesystem_for(directory)
     filesystem.invalidate_cache()
-    found: dict[str, dict[str, Any]] = filesystem.find(key, detail=True)
+    found: dict[str, dict[str, Any]] = undisturbed(lambda: filesystem.find(key, detail=True))
     for name, details in found.items():
         below = name[len(key) :]
         if below.lstrip("/").partition("/")[0] not in without:

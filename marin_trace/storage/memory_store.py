@@ -4,6 +4,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any, final
 
+from marin_trace.storage.files import undisturbed
+
 __all__ = ["MemoryControlStore"]
 
 
@@ -49,7 +51,7 @@ class MemoryControlStore:
         """See `ControlStore.list`."""
         with self._lock:
             try:
-                entries: list[dict[str, Any]] = self._filesystem.ls(directory, detail=True)
+                entries: list[dict[str, Any]] = undisturbed(lambda: self._filesystem.ls(directory, detail=True))
             except FileNotFoundError:
                 return []
         return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
