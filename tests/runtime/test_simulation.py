@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from marin_trace.runtime import heartbeat, job_protocol, protocol
-from marin_trace.runtime.log_records import EndKind
+from marin_trace.runtime.log_records import LOCAL_CLUSTER, EndKind
 from marin_trace.runtime.operations import AwaitDeath, EngineWord, Now, Put, PutIfAbsent, Report
 from tests.runtime.simulator import Fault, T, World
 
@@ -27,6 +27,7 @@ def random_world(seed: int, *, with_jobs: bool = False) -> World:
         fails=dice.choice([0, 0, 0, 0.3]),
         forced=dice.random() < 0.2 and not with_jobs,
         with_jobs=with_jobs,
+        cluster=dice.choice(["sim", LOCAL_CLUSTER]),
         preempts=0.4 if with_jobs else 0.0,
         unreachable=(1 * T, 3 * T) if with_jobs and dice.random() < 0.2 else (0.0, 0.0),
         body_s=dice.choice([0.1, 0.5, 1.5]) * T,
