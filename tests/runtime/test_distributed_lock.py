@@ -228,7 +228,7 @@ def test_who_holds_an_output_and_since_when_is_said(age: float, said: str) -> No
         attempt_of(driver_for("/out"), AttemptLog("/out"), held)
     assert said in str(caught.value)
     held = replace(held, claim=replace(claim, claimed_at="yesterday"))
-    with pytest.raises(StepHeldElsewhere, match="since yesterday$"):
+    with pytest.raises(StepHeldElsewhere, match=r"since yesterday$"):
         attempt_of(driver_for("/out"), AttemptLog("/out"), held)
 
 
