@@ -295,6 +295,8 @@ class JobLaunch:
             try:
                 watch = driver.run(watch_job(self._log, claim, seen, will_retry=will_retry))
             except StoreUnavailableError as error:
+                if handle.status().is_over:
+                    raise
                 logger.warning(f"{self._output_path}: cannot look at job {handle.job_id}: {error}")
             else:
                 seen = watch.seen
@@ -334,8 +336,9 @@ class JobLaunch:
             handle.terminate()
             self._observe(None)
             raise StepHeldElsewhere(explain(f"another attempt at {self._output_path} has followed"))
-        # It has written its verdict, and is about to exit.
-        if not handle.wait(_EXIT_S).is_over and (self._client.is_local or view is not JobView.SUCCEEDED):
+        # It has written its verdict, and is about to exit. An engine may take long to notice that.
+        is_awaited = self._client.is_local or view is not JobView.SUCCEEDED
+        if is_awaited and not handle.wait(_EXIT_S).is_over:
             handle.terminate()
         error = None if view is JobView.SUCCEEDED else self._error(view, state, handle)
         if error is None or existing_log(self._output_path, state.epoch) is not None:
