@@ -11,9 +11,9 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from queue import Empty, SimpleQueue
@@ -31,7 +31,7 @@ from marin_trace.errors import (
 from marin_trace.runtime.attempt import failure_of, utc_now
 from marin_trace.runtime.capture import existing_log, routed_output
 from marin_trace.runtime.executable import AttemptObserver, Executable, observing
-from marin_trace.runtime.keeper import dismiss_keeper
+from marin_trace.runtime.keeper import dismiss_keeper, prepare_keeper
 from marin_trace.runtime.log_records import AttemptLog, FailurePhase
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.pool import BodyPool, InlinePool, ThreadPool
@@ -150,9 +150,9 @@ class StepRunner:
         limit = max(4, usable_cores()) if max_concurrent is None else max_concurrent
         if limit < 1:
             raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
-        run = _Run(plan, replace(options, provenance=options.provenance or current_provenance()), limit, self._clock)
-        with routed_output():
-            return self._execute(run)
+        with _with_keeper(plan), routed_output():
+            provenance = options.provenance or current_provenance()
+            return self._execute(_Run(plan, replace(options, provenance=provenance), limit, self._clock))
 
     def _execute(self, run: "_Run") -> RunReport:
         started_at, began = utc_now(), self._clock()
@@ -166,7 +166,6 @@ class StepRunner:
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)
-            dismiss_keeper()
         failed = run.failures()
         path = record.write("failed" if failed else "succeeded", self._clock() - began)
         report = self._report(run.ordered_outcomes(), run.options, record_path=path, seconds=self._clock() - began)
@@ -465,6 +464,17 @@ def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:
         "error": error and {"type": error.type, "message": error.message, "traceback": error.traceback},
         "location": outcome.location,
     }
+
+
+@contextmanager
+def _with_keeper(plan: RunPlan) -> Generator[None, None, None]:
+    """Dismisses the lease keeper in the end; where something is to run, it starts while that is prepared."""
+    if plan.to_run:
+        prepare_keeper(plan.to_run[0])
+    try:
+        yield
+    finally:
+        dismiss_keeper()
 
 
 def _executables(plan: RunPlan, options: RunOptions) -> dict[str, Executable]:
