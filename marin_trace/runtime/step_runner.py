@@ -1,14 +1,18 @@
 """`StepRunner`: runs steps in the order of their dependencies, side by side, to one report or one error.
 
-Event-driven: one thread waits on one queue for whatever ends next; nothing is polled. The runner only invokes
-executables; what caches, locks or runs elsewhere was composed before. Decisions are `run_plan`'s and `schedule`'s.
+Event-driven: one thread waits on one queue for whatever ends next; nothing is polled. Where nobody listens to events,
+the thread in which a step succeeded starts what it freed by itself, and the runner's thread sleeps on. The runner only
+invokes executables; what caches, locks or runs elsewhere was composed before. Decisions are `run_plan`'s, `schedule`'s
+and `ramp`'s.
 """
 
+import contextvars
 import heapq
 import itertools
 import logging
 import math
 import random
+import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -31,18 +35,19 @@ from marin_trace.errors import (
 from marin_trace.runtime.attempt import failure_of, utc_now
 from marin_trace.runtime.capture import existing_log, routed_output
 from marin_trace.runtime.executable import AttemptObserver, Executable, observing
-from marin_trace.runtime.keeper import dismiss_keeper, prepare_keeper
+from marin_trace.runtime.keeper import dismiss_keeper, prepare_keeper, ready_keeper
 from marin_trace.runtime.log_records import AttemptLog, FailurePhase
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.pool import BodyPool, InlinePool, ThreadPool
 from marin_trace.runtime.prefix import current_prefix, normalise_prefix
 from marin_trace.runtime.protocol import TOKEN_DEP_FAILED
 from marin_trace.runtime.provenance import current_provenance
+from marin_trace.runtime.ramp import LOOK_S, Ramp
 from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY, new_run_id, write_run_record
 from marin_trace.runtime.report import OutcomeKind, ResolvedStep, RunReport, StepOutcome
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
 from marin_trace.runtime.schedule import Schedule
-from marin_trace.runtime.status import StatusKind, StepStatus
+from marin_trace.runtime.status import StatusKind, StepStatus, read_statuses
 from marin_trace.storage.control_store import control_store_for
 from marin_trace.storage.files import join
 from marin_trace.workers.machine import usable_cores
@@ -55,6 +60,8 @@ _LOCAL: Final = "local"
 _ELSEWHERE: Final = "elsewhere"
 _KILL_S: Final = 15.0
 """How much longer processes are waited for, which are killed when they do not stop by themselves."""
+_LOOK_AGAIN: Final = ""
+"""Instead of the path of a step that ended: there is something for the runner's thread to do."""
 _MAX_ELSEWHERE: Final = 256
 """Jobs in flight on a cluster: a bound of its own, since they take nothing of this machine."""
 _FIRST_WAIT_S: Final = 0.05
@@ -144,15 +151,24 @@ class StepRunner:
             force_run_failed=self._options.force_run_failed and force_run_failed,
             run_id=self._options.run_id or new_run_id(),
         )
-        plan = plan_run(steps, options, statuses=self._statuses)
+        asked = list(steps)
         if dry_run:
+            plan = plan_run(asked, options, statuses=self._statuses)
             return self._report(_foreseen(plan, options), options, dry_run=True)
         limit = max(4, usable_cores()) if max_concurrent is None else max_concurrent
         if limit < 1:
             raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
-        with _with_keeper(plan), routed_output():
+        statuses = self._statuses or read_statuses(step.output_path for step in asked)
+        with _with_keeper(asked, statuses):
+            plan = plan_run(asked, options, statuses=statuses)
             provenance = options.provenance or current_provenance()
-            return self._execute(_Run(plan, replace(options, provenance=provenance), limit, self._clock))
+            options = replace(options, provenance=provenance)
+            # Whoever listens is told in this thread, one event after the other.
+            goes_on = limit > 1 and self._on_event is None
+            run = _Run(plan, options, limit, self._clock, goes_on=goes_on)
+            _await_keeper(plan)
+            with routed_output():
+                return self._execute(run)
 
     def _execute(self, run: "_Run") -> RunReport:
         started_at, began = utc_now(), self._clock()
@@ -212,9 +228,11 @@ class _InFlight:
 
 @final
 class _Run:
-    """The state of one run: lives as long as `StepRunner.run`, and is touched by its thread alone."""
+    """The state of one run: lives as long as `StepRunner.run`. While steps run, whoever touches it holds its lock."""
 
-    def __init__(self, plan: RunPlan, options: RunOptions, limit: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, plan: RunPlan, options: RunOptions, limit: int, clock: Callable[[], float], *, goes_on: bool
+    ) -> None:
         self.plan = plan
         self.options = options
         self.limit = limit
@@ -233,6 +251,12 @@ class _Run:
         self._events: SimpleQueue[tuple[str, Future[Any]]] = SimpleQueue()
         self._held: list[tuple[float, int, str]] = []
         self._sequence = itertools.count()
+        self._lock = threading.RLock()
+        self._context = contextvars.copy_context()
+        self._goes_on = goes_on
+        self._is_starting = False
+        self._ramp = Ramp(limit, first=1 if goes_on else limit)
+        self._look_due: float | None = None
         self._has_failed = False
         self._started_at = clock()
         self._warn_of_large_steps()
@@ -243,13 +267,19 @@ class _Run:
             if not self.plan.steps[path].can_run:
                 self._fail(path, _cannot_run(self.plan.steps[path]), tell)
         while not self._schedule.is_over and not self._is_halted():
-            for lane in (_ELSEWHERE, _LOCAL):
-                self._start_ready(lane, tell)
+            with self._lock:
+                for lane in (_ELSEWHERE, _LOCAL):
+                    self._start_ready(lane, tell)
             event = self._next_event()
-            if event is not None:
-                self._settle(*event, tell)
+            with self._lock:
+                self._widen()
+                self._put_back_due()
+                if event is not None:
+                    self._settle(*event, tell)
         while self.in_flight:
-            self._settle(*self._events.get(), tell)
+            event = self._events.get()
+            with self._lock:
+                self._settle(*event, tell)
         for path in self.plan.to_run:
             if path not in self.outcomes:
                 self._end(path, self._outcome(path, OutcomeKind.NOT_STARTED), tell)
@@ -259,6 +289,8 @@ class _Run:
 
     def stop(self, grace_s: float) -> None:
         """Interrupts what runs, and waits a while for it to release its claims. No new step starts."""
+        with self._lock:
+            self._goes_on = False
         self.pool.interrupt()
         for path, step in list(self.in_flight.items()):
             if step.future is None:  # it was interrupted in this very thread
@@ -306,7 +338,7 @@ class _Run:
         if lane == _ELSEWHERE:
             return self._used[lane] < _MAX_ELSEWHERE
         # A step that declares more than the bound runs alone.
-        return self._used[lane] == 0 or self._used[lane] + self._weight(path) <= self.limit
+        return self._used[lane] == 0 or self._used[lane] + self._weight(path) <= self._ramp.width
 
     def _warn_of_large_steps(self) -> None:
         cores = usable_cores()
@@ -330,26 +362,77 @@ class _Run:
             tell(RunEvent(EventKind.STARTED, step))
         self.in_flight[path] = running
         self._used[self._lanes[path]] += self._weight(path)
+        self._is_starting = True
         try:
             with observing(running.observer):
                 running.future = running.executable.start(path, self.pool)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the step's outcome
             running.future = Future()
             running.future.set_exception(error)
-        running.future.add_done_callback(lambda future: self._events.put((path, future)))
+        running.future.add_done_callback(lambda future: self._end_of(path, future))
+        self._is_starting = False
+
+    def _end_of(self, path: str, future: Future[Any]) -> None:
+        """Goes on after a success, in the thread in which the step ran; leaves everything else to the runner's."""
+        is_settled = False
+        try:
+            if self._goes_on and not future.cancelled() and future.exception() is None:
+                with self._lock:
+                    is_settled = self._may_go_on()
+                    if is_settled:
+                        self._context.run(self._go_on, path, future)
+        except BaseException:  # an interrupt that was meant for the body
+            self._events.put((path, future))
+            raise
+        if not is_settled:
+            self._events.put((path, future))
+
+    def _may_go_on(self) -> bool:
+        # Not where the step ended while it was being started: the starter's stack would grow with each.
+        return self._goes_on and not self._is_starting and not self._is_halted()
+
+    def _go_on(self, path: str, future: Future[Any]) -> None:
+        self._settle(path, future, _tell_nobody)
+        self._start_ready(_LOCAL, _tell_nobody)
+        must_look = self._look_due is None and self._can_widen()
+        if must_look or self._schedule.is_over or self._schedule.peek(_ELSEWHERE) is not None:
+            self._events.put((_LOOK_AGAIN, future))
+
+    def _can_widen(self) -> bool:
+        return not self._ramp.is_at_limit and self._schedule.peek(_LOCAL) is not None
+
+    def _widen(self) -> None:
+        if self._look_due is not None and self.clock() >= self._look_due:
+            self._ramp.look()
+            self._look_due = None
+
+    def _put_back_due(self) -> None:
+        while self._held and self._held[0][0] <= self.clock():
+            self._schedule.put_back(heapq.heappop(self._held)[2])
 
     def _next_event(self) -> tuple[str, Future[Any]] | None:
-        if not self._held:
-            return self._events.get()
+        with self._lock:
+            patience = self._patience()
         try:
-            return self._events.get(timeout=max(0.0, self._held[0][0] - self.clock()))
+            return self._events.get(timeout=patience)
         except Empty:
-            while self._held and self._held[0][0] <= self.clock():
-                self._schedule.put_back(heapq.heappop(self._held)[2])
             return None
 
+    def _patience(self) -> float | None:
+        """For how long nothing is to be done here unless something ends."""
+        now = self.clock()
+        if not self._can_widen():
+            self._look_due = None
+        elif self._look_due is None:
+            self._look_due = now + LOOK_S
+        dues = [due for due in (self._look_due, self._held[0][0] if self._held else None) if due is not None]
+        return max(0.0, min(dues) - now) if dues else None
+
     def _settle(self, path: str, future: Future[Any], tell: Callable[[RunEvent], None]) -> None:
-        running = self.in_flight.pop(path)
+        running = self.in_flight.pop(path, None)
+        if running is None:
+            return
+        self._ramp.count_end()
         self._used[self._lanes[path]] -= self._weight(path)
         error = CancelledError() if future.cancelled() else future.exception()
         match error:
@@ -466,15 +549,29 @@ def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:
     }
 
 
+def _tell_nobody(event: RunEvent) -> None:
+    """Where steps go on by themselves nobody listens."""
+
+
 @contextmanager
-def _with_keeper(plan: RunPlan) -> Generator[None, None, None]:
-    """Dismisses the lease keeper in the end; where something is to run, it starts while that is prepared."""
-    if plan.to_run:
-        prepare_keeper(plan.to_run[0])
+def _with_keeper(asked: Iterable[RunnableStep], statuses: Mapping[str, StepStatus]) -> Generator[None, None, None]:
+    """Dismisses the lease keeper in the end; where an output that is asked for is missing, one starts meanwhile."""
+    for step in asked:
+        status = statuses.get(step.output_path)
+        if status is not None and not status.is_finished:
+            prepare_keeper(step.output_path)
+            break
     try:
         yield
     finally:
         dismiss_keeper()
+
+
+def _await_keeper(plan: RunPlan) -> None:
+    # The first step would wait for it, and look like one that takes long (see `Ramp`); a failure is its to tell.
+    with suppress(OSError):
+        for path in plan.to_run[:1]:
+            ready_keeper(path)
 
 
 def _executables(plan: RunPlan, options: RunOptions) -> dict[str, Executable]:

@@ -3,6 +3,7 @@
 import contextvars
 import threading
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,34 @@ def test_calls_run_side_by_side_up_to_the_bound() -> None:
     assert sorted(call.result(30) for call in calls) == [0, 0, 1, 1, 2, 2]
     pool.shutdown()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("marin-trace-body")]
+
+
+def test_a_call_submitted_when_another_has_ended_runs_next_in_its_thread() -> None:
+    pool, begin, ends, threads = ThreadPool(4), threading.Event(), threading.Event(), []
+
+    def go_on(future: Future[Any]) -> None:
+        threads.append(threading.get_ident())
+        if len(threads) < 50:
+            pool.submit(int).add_done_callback(go_on)
+        else:
+            ends.set()
+
+    waiting = [pool.submit(begin.wait, 30) for _ in range(3)]
+    waiting[0].add_done_callback(go_on)
+    begin.set()
+    assert ends.wait(30)
+    pool.shutdown()
+    assert len(set(threads)) == 1
+
+
+def test_calls_submitted_when_another_has_ended_run_side_by_side() -> None:
+    pool, begin, together, calls = ThreadPool(3), threading.Event(), threading.Barrier(3), []
+    first = pool.submit(begin.wait, 30)
+    first.add_done_callback(lambda future: calls.extend(pool.submit(together.wait, 30) for _ in range(3)))
+    begin.set()
+    assert first.result(30)
+    pool.shutdown()
+    assert sorted(call.result(30) for call in calls) == [0, 1, 2]
 
 
 def test_an_interrupt_reaches_every_call_that_runs() -> None:

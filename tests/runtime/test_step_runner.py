@@ -1,5 +1,6 @@
 """Laws of the runner: order, failure, forcing, reports, records."""
 
+import contextvars
 import json
 import logging
 import os
@@ -266,6 +267,31 @@ def test_max_concurrent_bounds_what_runs_at_once(make_step) -> None:
 
     StepRunner().run([make_step(str(n), body) for n in range(6)], max_concurrent=2)
     assert most == [2]
+
+
+def test_a_chain_stays_on_one_thread(make_step) -> None:
+    threads: list[int] = []
+    previous: list[Any] = []
+    for number in range(20):
+        previous = [make_step(str(number), lambda path: threads.append(threading.get_ident()), deps=previous)]
+    StepRunner().run(previous)
+    assert len(threads) == 20
+    assert len(set(threads)) == 1
+
+
+def test_what_a_step_frees_runs_side_by_side_and_in_the_runners_context(make_step) -> None:
+    together, seen = threading.Barrier(4), []
+    where: contextvars.ContextVar[str] = contextvars.ContextVar("where", default="nowhere")
+
+    def body(path: str) -> None:
+        together.wait(30)
+        seen.append(where.get())
+
+    token = where.set("here")
+    first = make_step("first")
+    StepRunner().run([make_step(str(number), body, deps=[first]) for number in range(4)], max_concurrent=4)
+    where.reset(token)
+    assert seen == ["here"] * 4
 
 
 def test_declared_cpus_count_and_more_than_the_bound_runs_alone(make_step) -> None:
