@@ -32,24 +32,23 @@ from marin_trace.errors import (
     StorageError,
     explain,
 )
-from marin_trace.runtime.attempt import failure_of, utc_now
+from marin_trace.runtime.attempt import utc_now
 from marin_trace.runtime.capture import existing_log, routed_output
 from marin_trace.runtime.executable import AttemptObserver, Executable, observing
 from marin_trace.runtime.keeper import dismiss_keeper, prepare_keeper, ready_keeper
-from marin_trace.runtime.log_records import AttemptLog, FailurePhase
+from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.pool import BodyPool, InlinePool, ThreadPool
-from marin_trace.runtime.prefix import current_prefix, normalise_prefix
 from marin_trace.runtime.protocol import TOKEN_DEP_FAILED
 from marin_trace.runtime.provenance import current_provenance
 from marin_trace.runtime.ramp import LOOK_S, Ramp
-from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY, new_run_id, write_run_record
+from marin_trace.runtime.records import new_run_id
 from marin_trace.runtime.report import OutcomeKind, ResolvedStep, RunReport, StepOutcome
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
+from marin_trace.runtime.run_record import RunRecordWriter
 from marin_trace.runtime.schedule import Schedule
 from marin_trace.runtime.status import StatusKind, StepStatus, read_statuses
 from marin_trace.storage.control_store import control_store_for
-from marin_trace.storage.files import join
 from marin_trace.workers.machine import usable_cores
 
 __all__ = ["EventKind", "RunEvent", "StepRunner"]
@@ -109,7 +108,7 @@ class StepRunner:
         Args:
             options: Of the run.
             statuses: A snapshot that the caller has read already.
-            on_event: Told of each step's start and end.
+            on_event: Told of each step's start and end, in the thread of `run`; every step then goes through it.
             resolve: What the caller's name for a step stands for, for the report.
             clock: Monotonic seconds, for timings.
             stop_grace_s: How long bodies are waited for after Ctrl-C.
@@ -136,7 +135,8 @@ class StepRunner:
             dry_run: Decide and report, and write nothing.
             force_run_failed: Run again what failed before.
             max_concurrent: Bound on this machine's work, in cpus declared or steps (default: the larger of 4 and the
-                number of cores). At 1 bodies run in the calling thread.
+                number of cores); reached within milliseconds, unless steps are shorter. At 1 bodies run in the calling
+                thread.
 
         Returns:
             What became of each step, dependencies first.
@@ -172,19 +172,20 @@ class StepRunner:
 
     def _execute(self, run: "_Run") -> RunReport:
         started_at, began = utc_now(), self._clock()
-        record = _RecordWriter(run, started_at)
+        record = RunRecordWriter(run.plan, run.options, run.limit, started_at)
         try:
             run.execute(self._tell)
         except BaseException as error:
             logger.warning(f"run {run.options.run_id}: {type(error).__name__}, stopping {len(run.in_flight)} steps")
             self._stop(run)
-            record.write("interrupted", self._clock() - began)
+            record.write("interrupted", run.ordered_outcomes(), self._clock() - began)
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)
         failed = run.failures()
-        path = record.write("failed" if failed else "succeeded", self._clock() - began)
-        report = self._report(run.ordered_outcomes(), run.options, record_path=path, seconds=self._clock() - began)
+        outcomes = run.ordered_outcomes()
+        path = record.write("failed" if failed else "succeeded", outcomes, self._clock() - began)
+        report = self._report(outcomes, run.options, record_path=path, seconds=self._clock() - began)
         logger.info(f"run {run.options.run_id}: {report}")
         if failed:
             raise _run_failed(report, failed)
@@ -495,58 +496,6 @@ class _Run:
             began_after=running.began - self._started_at if running else None,
             log_path=existing_log(path, running.observer.epoch) if error is not None and running else None,
         )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _RecordWriter:
-    """Writes the record of a run when it has ended, however it did."""
-
-    run: _Run
-    started_at: str
-
-    def write(self, outcome: str, seconds: float) -> str | None:
-        """Writes it; a store that fails here is told of, and hides no outcome."""
-        options = self.run.options
-        record = {
-            "run_id": options.run_id,
-            "description": options.description,
-            "outcome": outcome,
-            "started_at": self.started_at,
-            "ended_at": utc_now(),
-            "seconds": round(seconds, 3),
-            "max_concurrent": self.run.limit,
-            "force_run_failed": options.force_run_failed,
-            "forced": dict(options.forced),
-            "steps": [_recorded(step, self.run.plan) for step in self.run.ordered_outcomes()],
-            "provenance": options.provenance.to_json() if options.provenance else None,
-        }
-        try:
-            directory = options.records_path or join(self._prefix(), RUN_RECORDS_DIRECTORY)
-            return write_run_record(directory, options.run_id or "", record)
-        except StorageError as error:
-            logger.error(f"run {options.run_id}: its record could not be written: {error}")  # noqa: TRY400
-            return None
-
-    def _prefix(self) -> str:
-        return normalise_prefix(self.run.options.prefix) if self.run.options.prefix else current_prefix()
-
-
-def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:
-    error = outcome.error and failure_of(outcome.error, FailurePhase.BODY)
-    return {
-        "name": outcome.name,
-        "output_path": outcome.output_path,
-        "fingerprint": plan.steps[outcome.output_path].fingerprint,
-        "outcome": outcome.kind.value,
-        "began_after": outcome.began_after and round(outcome.began_after, 3),
-        "seconds": round(outcome.seconds, 3),
-        "log": outcome.log_path,
-        "epoch": outcome.epoch,
-        "cause": outcome.cause,
-        "error": error and {"type": error.type, "message": error.message, "traceback": error.traceback},
-        "location": outcome.location,
-    }
 
 
 def _tell_nobody(event: RunEvent) -> None:
