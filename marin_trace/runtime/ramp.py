@@ -11,7 +11,7 @@ __all__ = ["LOOK_S", "Ramp"]
 
 LOOK_S: Final = 0.008
 """Between two looks, as long as the width is below its limit and something waits to be started."""
-_SHORT_S: Final = 0.002
+_SHORT_S: Final = 0.001
 """A step that takes less gains nothing from company."""
 
 

@@ -16,7 +16,7 @@ def widths_of(ramp: Ramp, ends: list[int]) -> list[int]:
 
 
 def test_short_steps_are_run_one_at_a_time() -> None:
-    assert widths_of(Ramp(16), [20, 16, 4, 9]) == [1, 1, 1, 1]
+    assert widths_of(Ramp(16), [20, 16, 8, 9]) == [1, 1, 1, 1]
 
 
 def test_steps_that_take_longer_get_company_up_to_the_limit() -> None:
@@ -25,7 +25,7 @@ def test_steps_that_take_longer_get_company_up_to_the_limit() -> None:
 
 def test_what_counts_is_how_long_a_step_takes_not_how_many_end() -> None:
     assert widths_of(Ramp(16), [3, 7, 15, 16]) == [2, 4, 8, 16]
-    assert widths_of(Ramp(16), [3, 7, 16, 16]) == [2, 4, 4, 4]
+    assert widths_of(Ramp(16), [3, 7, 32, 40]) == [2, 4, 4, 4]
 
 
 @pytest.mark.parametrize("limit", [1, 4])
