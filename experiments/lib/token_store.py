@@ -26,6 +26,7 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.lib.paths import local_path
 from marin_trace.io import atomic_directory, atomic_write
 
 __all__ = [
@@ -154,8 +155,8 @@ class TokenStore:
 
     def _map_shards(self) -> list[NDArray[np.unsignedinteger[Any]]]:
         path, index = self.path, self._index
-        file_system, directory = fsspec.core.url_to_fs(path)
-        if not isinstance(file_system, fsspec.get_filesystem_class("file")):
+        directory = local_path(path)
+        if directory is None:
             fetched = tempfile.mkdtemp(prefix="token-store-")
             # Also where this constructor raises: the half-made store is collected like a whole one.
             weakref.finalize(self, shutil.rmtree, fetched)
