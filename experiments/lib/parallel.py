@@ -49,7 +49,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], 
         function: Of a module, or a ``partial`` of one: it is pickled, as are items and results.
         items: Taken as results are consumed.
         workers: Processes; they are started anew rather than forked, since this process may have threads. They end
-            with this one, even if it is killed.
+            with this one, even if it is killed. Libraries that start threads of their own use one in each.
 
     Raises:
         ValueError: ``workers`` is less than 1.
@@ -62,7 +62,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item], 
             yield function(item)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_worker) as pool:
         try:
             yield from _in_order(lambda item: pool.submit(function, item), items, in_flight=workers * IN_FLIGHT)
         except BrokenProcessPool as error:
@@ -88,8 +88,10 @@ def _check_workers(workers: int) -> None:
         raise ValueError(f"workers must be at least 1, not {workers}")
 
 
-def _end_with_parent() -> None:
+def _begin_worker() -> None:
     """Begins a worker process: Ctrl-C is the parent's to handle, and an orphan would wait for work forever."""
+    # Libraries with threads of their own would start one for each core in each worker.
+    os.environ.update(OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -84,6 +84,9 @@ class TokenIndex:
     shards: tuple[Shard, ...]
     """In order."""
 
+    tokenizer_sha256: str = ""
+    """Digest of the file of the tokenizer that made the tokens, in hexadecimal; empty where that is not known."""
+
     @property
     def num_tokens(self) -> int:
         """Over all shards, end tokens included."""
@@ -126,6 +129,9 @@ class TokenStore:
     end_of_document: int
     """The token id put after each document."""
 
+    tokenizer_sha256: str
+    """Digest of the file of the tokenizer that made the tokens, in hexadecimal; empty where that is not known."""
+
     @classmethod
     def open(cls, path: str) -> "TokenStore":
         """Opens the store of one split and compares the size of every shard with the index.
@@ -149,6 +155,7 @@ class TokenStore:
         self.num_bytes = index.num_bytes
         self.vocab_size = index.vocab_size
         self.end_of_document = index.end_of_document
+        self.tokenizer_sha256 = index.tokenizer_sha256
         self._index = index
         self._shards = self._map_shards()
         self._starts = [0, *accumulate(shard.tokens for shard in index.shards)]
@@ -222,6 +229,7 @@ def write_token_store(
     end_of_document: int,
     num_bytes: int,
     tokens_per_shard: int = TOKENS_PER_SHARD,
+    tokenizer_sha256: str = "",
 ) -> TokenIndex:
     """Writes a whole store in this process. It appears when it is complete, and replaces what lay there.
 
@@ -233,6 +241,7 @@ def write_token_store(
         num_bytes: Of the documents' texts, in UTF-8.
         tokens_per_shard: A shard that has reached as many tokens is closed. It ends with a document, so it may be
             longer by less than one document.
+        tokenizer_sha256: Digest of the tokenizer's file; stores of different ones are not mixed.
 
     Raises:
         ValueError: There are no documents, a token id does not fit, or an argument is out of range.
@@ -256,7 +265,7 @@ def write_token_store(
             written += shard.documents
         if not shards:
             raise ValueError(f"no documents to write to {path}")
-        index = TokenIndex(vocab_size, end_of_document, num_bytes, tuple(shards))
+        index = TokenIndex(vocab_size, end_of_document, num_bytes, tuple(shards), tokenizer_sha256)
         write_index(directory, index)
     return index
 
@@ -346,6 +355,7 @@ def read_index(path: str) -> TokenIndex:
             end_of_document=record["end_of_document"],
             num_bytes=record["num_bytes"],
             shards=tuple(Shard(**shard) for shard in record["shards"]),
+            tokenizer_sha256=record["tokenizer_sha256"],
         )
     except (KeyError, TypeError) as error:
         raise CorruptShardError(_with_remedy(f"{location} is not the index of a token store: {error}", path)) from error
