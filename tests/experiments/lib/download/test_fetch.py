@@ -12,7 +12,7 @@ from experiments.lib.download import fetch
 from experiments.lib.download.errors import ChecksumError, DownloadError, TruncatedDownloadError
 from experiments.lib.download.fetch import Checksums, FetchedFile, Retries, backoff_delay, fetch_file
 from experiments.lib.download.sources import public_url
-from tests.experiments.lib.download.conftest import CONTENT, Answer, Server
+from tests.experiments.web_server import CONTENT, Answer, Server
 
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 WHOLE = FetchedFile(len(CONTENT), DIGEST)

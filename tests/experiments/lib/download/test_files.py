@@ -7,7 +7,7 @@ import pytest
 from experiments.lib.download.errors import ChecksumError, DownloadError
 from experiments.lib.download.fetch import Retries
 from experiments.lib.download.files import Download, DownloadConfig, DownloadedFile, RemoteFile, download_files
-from tests.experiments.lib.download.conftest import CONTENT, Answer, Server
+from tests.experiments.web_server import CONTENT, Answer, Server
 
 PATIENT = Retries(attempts=2, base_delay=0.0, max_delay=0.0, timeout=5.0)
 

@@ -9,7 +9,7 @@ import pytest
 from experiments.lib.download.errors import ChecksumError, DownloadError
 from experiments.lib.download.fetch import Retries
 from experiments.lib.download.hugging_face import HuggingFaceConfig, dataset_files, download_hugging_face
-from tests.experiments.lib.download.conftest import Answer, Server
+from tests.experiments.web_server import Answer, Server
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {"README.md": b"hello\n", ".gitattributes": b"x", "data/train.parquet": b"train", "data/test.parquet": b"test"}

@@ -2,11 +2,10 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
-
-import pytest
 
 CONTENT = bytes(range(256)) * 5000  # more than one read of a source
 
@@ -86,13 +85,16 @@ class Handler(BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """A server on a free port, for as long as the block lasts."""
     handler = type("ScriptedHandler", (Handler,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         handler.scripted = Server(f"http://127.0.0.1:{http.server_port}")
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield handler.scripted
-        http.shutdown()
-        thread.join()
+        try:
+            yield handler.scripted
+        finally:
+            http.shutdown()
+            thread.join()
