@@ -146,6 +146,7 @@ class TokenStore:
             FileNotFoundError: There is no store.
             CorruptShardError: A shard is missing or has another size, or the index cannot be read.
         """
+        path = path.rstrip("/")
         return cls(path, read_index(path))
 
     def __init__(self, path: str, index: TokenIndex) -> None:

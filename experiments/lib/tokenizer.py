@@ -65,6 +65,17 @@ class TrainTokenizerConfig:
     text_field: str = "text"
     """Which field or column of a record holds the text."""
 
+    def __post_init__(self) -> None:
+        """Refuses a vocabulary that cannot hold every byte, before anything is run.
+
+        Raises:
+            ValueError: ``vocab_size`` is too small.
+        """
+        if self.vocab_size < BYTES + 1:
+            raise ValueError(
+                f"vocab_size must be at least {BYTES + 1}, one special token and {BYTES} bytes, not {self.vocab_size}"
+            )
+
 
 @dataclass(frozen=True)
 class TrainedTokenizer:
@@ -91,12 +102,10 @@ def train_tokenizer(config: TrainTokenizerConfig) -> TrainedTokenizer:
 
     Raises:
         FileNotFoundError: An input does not exist.
-        ValueError: An input is damaged, the vocabulary is too small for bytes, or too large for the texts.
+        ValueError: An input is damaged, or the vocabulary is too large for the texts.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-    if config.vocab_size < BYTES + 1:
-        raise ValueError(f"vocab_size must be at least {BYTES + 1}, one special token and {BYTES} bytes")
     seen = _Seen()
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -66,7 +66,8 @@ def default_tokenize(
     Args:
         name: What the data is called: it comes to lie below ``tokenized/{name}``, the corpus below ``curated/{name}``,
             a tokenizer of its own below ``tokenizers/{name}``.
-        dataset: A directory, file or glob of JSON Lines or Parquet.
+        dataset: A directory, file or glob of JSON Lines or Parquet. Where a data set brings a test set along, name
+            what to take: ``raw / "data" / "train-*.parquet"``.
         tokenizer: A ``tokenizer.json`` or its directory: the output of :func:`trained_tokenizer`, of another
             :func:`default_tokenize`, or ``StepRef.hardcoded(…)``.
         vocab_size: Of a tokenizer of its own.

@@ -76,6 +76,17 @@ class CurateConfig:
     workers: int = 1
     """How many processes examine documents; at least 1. No part of the result."""
 
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning, before anything is run.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        if self.shards < 1:
+            raise ValueError(f"shards must be at least 1, not {self.shards}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be above 0 and below 1, not {self.validation_fraction}")
+
 
 @dataclass(frozen=True)
 class Split:
@@ -121,9 +132,8 @@ def curate_corpus(config: CurateConfig) -> CuratedCorpus:
 
     Raises:
         FileNotFoundError: An input does not exist.
-        ValueError: An input is damaged, a split would be empty, or a setting is out of range.
+        ValueError: An input is damaged, a split would be empty, or ``workers`` is less than 1.
     """
-    _check_settings(config)
     counts = _Counts()
     chunks = _chunked(read_all_records(config.input_paths, text_field=config.text_field), CHUNK_DOCUMENTS)
     examine = partial(_examine_all, quality=config.quality, near_duplicates=config.near_duplicates)
@@ -269,13 +279,6 @@ class _ShardWriter:
             rows = [{"path": document.path, "text": document.text} for document in self._waiting]
             self._writer.write_table(pyarrow.Table.from_pylist(rows, self._schema))
             self._waiting.clear()
-
-
-def _check_settings(config: CurateConfig) -> None:
-    if config.shards < 1:
-        raise ValueError(f"shards must be at least 1, not {config.shards}")
-    if not 0 < config.validation_fraction < 1:
-        raise ValueError(f"validation_fraction must be above 0 and below 1, not {config.validation_fraction}")
 
 
 def _check_splits(corpus: CuratedCorpus, config: CurateConfig) -> None:

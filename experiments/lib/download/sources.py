@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from ssl import SSLCertVerificationError
 from typing import IO, Any, Final
 
@@ -127,6 +127,11 @@ def public_url(url: str) -> str:
 def _open_http(
     url: str, resumption: Resumption | None, *, timeout: float, headers: Mapping[str, str]
 ) -> Generator[Body, None, None]:
+    if "@" in urllib.parse.urlsplit(url).netloc:
+        raise DownloadError(
+            f"{public_url(url)} is given with a user and password, which would end up in records\n\n"
+            "hint: use a URL that is signed, or a file system of fsspec that reads them from the environment"
+        )
     request = urllib.request.Request(url)  # noqa: S310 - the caller has looked at the scheme
     # Ranges count the bytes that are sent, so they must be those of the file.
     request.add_header("Accept-Encoding", "identity")
@@ -154,6 +159,8 @@ def _urlopen(request: urllib.request.Request, *, timeout: float) -> HTTPResponse
             interrupted.retry_after = _seconds(error.headers.get("Retry-After"))
             interrupted.start_over = error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
             raise interrupted from error
+    except (InvalidURL, UnicodeError) as error:
+        raise DownloadError(f"{shown} is not a URL: {error}\n\nhint: urllib.parse.quote(…) its path") from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, SSLCertVerificationError):

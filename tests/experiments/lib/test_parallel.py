@@ -9,6 +9,8 @@ from contextvars import ContextVar
 import pytest
 
 from experiments.lib.parallel import map_in_processes, map_in_threads
+from marin_trace.errors import LeaseLostError
+from marin_trace.io import lease_check
 
 Map = Callable[..., Iterator]
 
@@ -41,6 +43,21 @@ def test_a_thread_runs_in_the_context_of_the_caller() -> None:
     variable: ContextVar[str] = ContextVar("variable", default="")
     variable.set("here")
     assert set(map_in_threads(lambda _: variable.get(), range(4), workers=2)) == {"here"}
+
+
+def test_a_lost_lease_ends_the_map_before_the_next_item(mapped) -> None:
+    checks = iter([None, None, LeaseLostError("somebody else owns the step")])
+
+    def check() -> None:
+        if (error := next(checks)) is not None:
+            raise error
+
+    reset = lease_check.set(check)
+    try:
+        with pytest.raises(LeaseLostError, match="somebody else"):
+            mapped(abs, range(5))
+    finally:
+        lease_check.reset(reset)
 
 
 @pytest.mark.parametrize("function", [map_in_threads, map_in_processes])

@@ -23,7 +23,7 @@ def encoded(name: str, records: list[dict]) -> bytes:
         parquet.write_table(pyarrow.Table.from_pylist(records), sink)
         return sink.getvalue().to_pybytes()
     if name.endswith(".gz"):
-        return gzip.compress(jsonl(records))
+        return gzip.compress(jsonl(records), mtime=0)
     if name.endswith(".zst"):
         # Two frames: as files look that were made by appending one to another.
         half = len(records) // 2

@@ -12,6 +12,8 @@ from experiments.lib.download import fetch
 from experiments.lib.download.errors import ChecksumError, DownloadError, TruncatedDownloadError
 from experiments.lib.download.fetch import Checksums, FetchedFile, Retries, backoff_delay, fetch_file
 from experiments.lib.download.sources import public_url
+from marin_trace.errors import LeaseLostError
+from marin_trace.io import lease_check
 from tests.experiments.web_server import CONTENT, Answer, Server
 
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -240,6 +242,35 @@ def test_a_part_from_fsspec_goes_on_if_its_file_is_the_same(tmp_path: Path, chan
 def test_what_fsspec_cannot_open_is_an_error(tmp_path: Path, url: str, message: str) -> None:
     with pytest.raises(DownloadError, match=message):
         fetched(url.format(tmp_path=tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://me:secret@127.0.0.1/a", r"http://127\.0\.0\.1/a is given with a user and password.*\n\nhint: use"),
+        ("http://127.0.0.1/a b", r"http://127\.0\.0\.1/a b is not a URL: .*\n\nhint: urllib\.parse\.quote"),
+        ("http://127.0.0.1/☃", "is not a URL: "),
+        ("http://127.0.0.1:port/", "is not a URL: "),
+    ],
+)
+def test_what_is_not_a_url_is_refused_without_a_request(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(DownloadError, match=message) as caught:
+        fetched(url, tmp_path)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_lost_lease_ends_a_download_and_keeps_its_part(server: Server, tmp_path: Path) -> None:
+    def lost() -> None:
+        if os.path.exists(tmp_path / "part.json"):
+            raise LeaseLostError("somebody else owns the step")
+
+    reset = lease_check.set(lost)
+    try:
+        with pytest.raises(LeaseLostError, match="somebody else"):
+            fetched(server.serve("/a", Answer()), tmp_path)
+    finally:
+        lease_check.reset(reset)
+    assert fetched(server.url + "/a", tmp_path) == WHOLE
 
 
 def test_a_full_disk_is_not_blamed_on_the_source(server: Server, tmp_path: Path) -> None:
