@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from experiments.lib.corpus.records import read_records, record_files
 from experiments.lib.parallel import map_in_processes
+from experiments.lib.splits import TRAIN, VALIDATION
 from experiments.lib.tokenizer import (
     END_OF_DOCUMENT,
     TOKENIZER_FILE,
@@ -26,15 +27,9 @@ from marin_trace.io import atomic_write, check_lease
 if TYPE_CHECKING:
     from experiments.lib.token_store import Shard
 
-__all__ = ["TRAIN", "VALIDATION", "TokenizeConfig", "TokenizedDataset", "TokenizedSplit", "tokenize"]
+__all__ = ["TokenizeConfig", "TokenizedDataset", "TokenizedSplit", "tokenize"]
 
 logger = logging.getLogger(__name__)
-
-TRAIN: Final = "train"
-"""The directory below the output that gets the token store to train on."""
-
-VALIDATION: Final = "validation"
-"""The directory below the output that gets the token store to validate on."""
 
 BATCH_DOCUMENTS: Final = 256
 """How many documents are encoded at a time."""

@@ -10,8 +10,8 @@ Each is made of the steps of this package, which can be called on their own wher
 
 from collections.abc import Sequence
 
-from experiments.lib.corpus.curate import TRAIN, VALIDATION
 from experiments.lib.download.files import RemoteFile
+from experiments.lib.splits import TRAIN, VALIDATION
 from experiments.steps.corpus import curated_corpus
 from experiments.steps.download import downloaded_dataset, downloaded_files
 from experiments.steps.tokenize import tokenized_dataset, trained_tokenizer

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from experiments.lib.mixture import MixtureConfig
-from experiments.lib.tokenize import TRAIN, VALIDATION, TokenizeConfig
+from experiments.lib.splits import TRAIN, VALIDATION
+from experiments.lib.tokenize import TokenizeConfig
 from experiments.lib.tokenize import tokenize as _tokenize
 from experiments.lib.tokenizer import END_OF_DOCUMENT, TrainTokenizerConfig
 from experiments.lib.tokenizer import train_tokenizer as _train_tokenizer

@@ -20,23 +20,18 @@ from experiments.lib.corpus.normalise import normalise_text
 from experiments.lib.corpus.quality import QualityConfig, rejection
 from experiments.lib.corpus.records import read_all_records
 from experiments.lib.parallel import map_in_processes
+from experiments.lib.splits import TRAIN, VALIDATION, split_of
 from marin_trace.io import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["TRAIN", "VALIDATION", "CurateConfig", "CuratedCorpus", "Split", "curate_corpus", "split_of"]
+__all__ = ["CurateConfig", "CuratedCorpus", "Split", "curate_corpus"]
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-
-TRAIN: Final = "train"
-"""The directory below the output that gets the shards to train on."""
-
-VALIDATION: Final = "validation"
-"""The directory below the output that gets the shards to validate on."""
 
 CHUNK_DOCUMENTS: Final = 64
 """How many documents a worker examines at a time: enough to be worth the message."""
@@ -159,12 +154,6 @@ def curate_corpus(config: CurateConfig) -> CuratedCorpus:
         f"{corpus.validation.documents:,} to validate on"
     )
     return corpus
-
-
-def split_of(digest: bytes, *, fraction: float, salt: str = "") -> str:
-    """Which split a document belongs to, by the digest of its text alone: :data:`TRAIN` or :data:`VALIDATION`."""
-    drawn = int.from_bytes(hashlib.sha256(salt.encode() + digest).digest()[:8], "big")
-    return VALIDATION if drawn < fraction * 2**64 else TRAIN
 
 
 @dataclass(frozen=True)

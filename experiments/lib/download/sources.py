@@ -111,16 +111,18 @@ def open_source(
 
 
 def public_url(url: str) -> str:
-    """A URL without what may be secret in it: user, password and query.
+    """A URL without what may be secret in it: user and password, and of http the query.
 
     Example:
         >>> public_url("https://me:secret@example.org/a.gz?signature=1")
         'https://example.org/a.gz'
     """
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https"):
+    if parts.scheme in ("http", "https"):
+        parts = parts._replace(query="", fragment="")
+    elif ":" not in parts.netloc.rpartition("@")[0]:
         return url
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 @contextmanager
@@ -199,26 +201,27 @@ def _http_body(response: HTTPResponse, resumption: Resumption | None) -> Body:
 
 @contextmanager
 def _open_fsspec(url: str, resumption: Resumption | None) -> Generator[Body, None, None]:
+    shown = public_url(url)
     try:
         file_system, path = fsspec.core.url_to_fs(url)
         entry = file_system.info(path)
         validator = file_system.ukey(path)
         stream = file_system.open(path, "rb")
     except IsADirectoryError as error:
-        raise DownloadError(f"{url} is a directory\n\nhint: name the files below it, each with its URL") from error
+        raise DownloadError(f"{shown} is a directory\n\nhint: name the files below it, each with its URL") from error
     except FileNotFoundError as error:
-        raise DownloadError(f"{url} does not exist\n\nhint: {hint_for(HTTPStatus.NOT_FOUND)}") from error
+        raise DownloadError(f"{shown} does not exist\n\nhint: {hint_for(HTTPStatus.NOT_FOUND)}") from error
     except PermissionError as error:
-        raise DownloadError(f"{url} may not be read\n\nhint: {hint_for(HTTPStatus.FORBIDDEN)}") from error
+        raise DownloadError(f"{shown} may not be read\n\nhint: {hint_for(HTTPStatus.FORBIDDEN)}") from error
     except (ValueError, ImportError) as error:  # how fsspec says that it does not know a protocol
-        raise DownloadError(f"{url} cannot be opened: {error}") from error
+        raise DownloadError(f"{shown} cannot be opened: {error}") from error
     except OSError as error:
-        raise Interrupted(f"{url}: {error}") from error
+        raise Interrupted(f"{shown}: {error}") from error
     start = resumption.offset if resumption is not None and resumption.validator == validator else 0
     with stream:
         if start:
             stream.seek(start)
-        yield Body(start=start, total=entry.get("size"), validator=validator, chunks=_chunks(stream, url))
+        yield Body(start=start, total=entry.get("size"), validator=validator, chunks=_chunks(stream, shown))
 
 
 def _chunks(stream: IO[bytes] | HTTPResponse | Any, shown: str) -> Iterator[bytes]:

@@ -1,15 +1,17 @@
-import hashlib
 import json
 import random
 from pathlib import Path
 
 import fsspec
 import pytest
+from pyarrow import parquet
 
-from experiments.lib.corpus.curate import TRAIN, VALIDATION, CurateConfig, CuratedCorpus, curate_corpus, split_of
+from experiments.lib.corpus import curate
+from experiments.lib.corpus.curate import CurateConfig, CuratedCorpus, curate_corpus
 from experiments.lib.corpus.documents import Document
 from experiments.lib.corpus.quality import QualityConfig
 from experiments.lib.corpus.records import read_all_records
+from experiments.lib.splits import TRAIN, VALIDATION
 
 
 def text_of(seed: int, words: int = 60) -> str:
@@ -63,24 +65,21 @@ def test_shards_are_byte_identical_for_any_number_of_workers(tmp_path: Path) -> 
     assert contents(tmp_path / "out1") == contents(tmp_path / "out4")
 
 
+def test_a_shard_is_written_in_groups_of_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curate, "ROW_GROUP_DOCUMENTS", 3)
+    texts = [text_of(seed) for seed in range(20)]
+    corpus, documents = curated(source(tmp_path / "in", texts), tmp_path / "out", shards=1)
+    shard = parquet.ParquetFile(tmp_path / "out" / corpus.train.shards[0])
+    assert shard.num_row_groups == -(-corpus.train.documents // 3)
+    assert len({document.text for document in documents[TRAIN]}) == corpus.train.documents
+
+
 def test_a_document_stays_in_its_split_when_the_corpus_grows(tmp_path: Path) -> None:
     texts = [text_of(seed) for seed in range(40)]
     before = curated(source(tmp_path / "in", texts[:20]), tmp_path / "before")[1]
     after = curated(source(tmp_path / "in", texts[::-1]), tmp_path / "after")[1]
     for split in (TRAIN, VALIDATION):
         assert {document.text for document in before[split]} <= {document.text for document in after[split]}
-
-
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5])
-def test_about_the_fraction_is_kept_from_training(fraction: float) -> None:
-    splits = [split_of(hashlib.sha256(b"%d" % number).digest(), fraction=fraction) for number in range(20_000)]
-    assert abs(splits.count(VALIDATION) / 20_000 - fraction) < 0.01
-
-
-def test_another_salt_is_another_split() -> None:
-    digests = [hashlib.sha256(b"%d" % number).digest() for number in range(100)]
-    splits = [[split_of(digest, fraction=0.5, salt=salt) for digest in digests] for salt in ("", "x")]
-    assert splits[0] != splits[1]
 
 
 def test_filters_and_near_duplicates_can_be_left_out(tmp_path: Path) -> None:

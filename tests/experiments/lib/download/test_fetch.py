@@ -1,10 +1,14 @@
 import hashlib
 import logging
 import os
+import ssl
+import urllib.error
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -273,6 +277,45 @@ def test_a_lost_lease_ends_a_download_and_keeps_its_part(server: Server, tmp_pat
     assert fetched(server.url + "/a", tmp_path) == WHOLE
 
 
+def test_a_certificate_that_is_not_trusted_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def distrusting(request: object, timeout: float) -> None:
+        error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+        error.verify_message = "self-signed certificate"
+        raise urllib.error.URLError(error)
+
+    monkeypatch.setattr("urllib.request.urlopen", distrusting)
+    message = (
+        r"https://a\.org/x has no trusted certificate: self-signed certificate\n\nhint: check the URL; .* SSL_CERT_FILE"
+    )
+    with pytest.raises(DownloadError, match=message):
+        fetched("https://a.org/x", tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_final(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryFileSystem, "info", failing([PermissionError(13, "denied")]))
+    with pytest.raises(DownloadError, match=r"memory://test-fetch/a may not be read\n\nhint: ask for access"):
+        fetched("memory://test-fetch/a", tmp_path)
+
+
+def test_a_file_system_that_fails_for_a_while_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec.filesystem("memory").pipe("/test-fetch/a", CONTENT)
+    monkeypatch.setattr(MemoryFile, "read", failing([OSError("reset by peer")], then=MemoryFile.read))
+    monkeypatch.setattr(MemoryFileSystem, "info", failing([OSError("busy")], then=MemoryFileSystem.info))
+    assert fetched("memory://test-fetch/a", tmp_path) == WHOLE
+
+
+def failing(errors: list[OSError], then: Callable[..., object] | None = None) -> Callable[..., object]:
+    """A function that raises these errors, one in each call, and after them does what it is to do then."""
+
+    def function(*arguments: object, **options: object) -> object:
+        if errors:
+            raise errors.pop(0)
+        assert then is not None
+        return then(*arguments, **options)
+
+    return function
+
+
 def test_a_full_disk_is_not_blamed_on_the_source(server: Server, tmp_path: Path) -> None:
     (tmp_path / "part").mkdir()
     with pytest.raises(IsADirectoryError, match="part"):
@@ -293,6 +336,7 @@ def test_a_wait_is_never_longer_than_agreed(failures: int, uniform: float, asked
     [
         ("https://user:pass@host:8/a?b=c#d", "https://host:8/a"),
         ("s3://bucket/a?b", "s3://bucket/a?b"),
+        ("sftp://user:pass@host/a", "sftp://host/a"),
         ("/a/b", "/a/b"),
     ],
 )

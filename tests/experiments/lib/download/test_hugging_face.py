@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -128,3 +131,17 @@ def test_a_hub_that_is_busy_is_asked_again(hub: Server, tmp_path: Path) -> None:
     hub.serve(path, Answer(status=503, content=b""))
     with pytest.raises(DownloadError, match=r"cannot list me/words at .*: 3 requests in a row failed; the last: 503"):
         dataset_files(config(tmp_path))
+
+
+def test_the_hub_is_asked_where_the_environment_says(hub: Server, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from experiments.lib.download.hugging_face import *\n"
+        f"config = HuggingFaceConfig('me/words', '{COMMIT}', sys.argv[1])\n"
+        "print(*[file.name for file in download_hugging_face(config).files])"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.url}
+    command = [sys.executable, "-c", code, str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "README.md data/test.parquet data/train.parquet\n"
+    assert (tmp_path / "out" / "data" / "train.parquet").read_bytes() == b"train"
