@@ -8,6 +8,10 @@ from itertools import combinations
 from tests.runtime.simulator import Fault, T, World
 
 
+Placement = tuple[int, Fault]
+"""A fault at the n-th request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tally:
     """What became of some schedules."""
@@ -66,13 +70,14 @@ def planned_world(plan: dict[int, Fault], *, with_jobs: bool, machines: int) -> 
     return World(1, plan=plan, jitter=False, with_jobs=with_jobs, machines=machines, body_s=0.4 * T)
 
 
-def placements(*, with_jobs: bool, machines: int) -> list[tuple[int, Fault]]:
+def placements(*, with_jobs: bool, machines: int) -> list[Placement]:
     """Every fault at every request of the schedule without faults."""
     quiet = planned_world({}, with_jobs=with_jobs, machines=machines).run()
     assert quiet.problems == []
     return [(number, fault) for number in range(quiet.requests) for fault in Fault]
 
 
-def pairs(*, with_jobs: bool, machines: int) -> Iterator[dict[int, Fault]]:
+def pairs(*, with_jobs: bool, machines: int) -> Iterator[tuple[Placement, Placement]]:
+    """Every two faults at two requests."""
     singles = placements(with_jobs=with_jobs, machines=machines)
-    return (dict(pair) for pair in combinations(singles, 2) if pair[0][0] != pair[1][0])
+    return ((first, second) for first, second in combinations(singles, 2) if first[0] != second[0])

@@ -46,7 +46,7 @@ def test_every_single_fault_breaks_nothing(with_jobs: bool, machines: int) -> No
 def test_a_sample_of_pairs_of_faults_breaks_nothing(with_jobs: bool, machines: int) -> None:
     plans = list(pairs(with_jobs=with_jobs, machines=machines))
     sample = random.Random(4).sample(plans, 500)
-    worlds = (planned_world(plan, with_jobs=with_jobs, machines=machines) for plan in sample)
+    worlds = (planned_world(dict(plan), with_jobs=with_jobs, machines=machines) for plan in sample)
     assert problems_of(worlds) == ()
 
 
