@@ -7,7 +7,6 @@ from itertools import combinations
 
 from tests.runtime.simulator import Fault, T, World
 
-
 Placement = tuple[int, Fault]
 """A fault at the n-th request."""
 

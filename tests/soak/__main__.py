@@ -1,7 +1,9 @@
 """``python -m tests.soak [--only R4 …] [--seed N] [--minutes M] [--trial K]``: runs the series and prints one table."""
 
 import argparse
+import logging
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -10,10 +12,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from tests.soak import kills, simulated
+from tests.soak import keeper_kills, kills, races, simulated, takeovers, writers
 from tests.soak.series import Outcome, Series, Terms
 
-ALL = (*simulated.SERIES, *kills.SERIES)
+ALL = (
+    *simulated.SERIES,
+    *kills.SERIES,
+    *keeper_kills.SERIES,
+    *races.SERIES,
+    *takeovers.SERIES,
+    *writers.SERIES,
+)
 FULL_MINUTES = 25.0
 """What the full numbers of trials take on two cores, at most."""
 
@@ -48,7 +57,10 @@ def run_series(series: Series, terms: Terms) -> Line:
     began = time.monotonic()
     outcome = series.run(terms)
     line = Line(series, outcome, terms.seed, time.monotonic() - began)
-    print(f"  {outcome.trials}; {len(outcome.violations)} violations; {outcome.remarks} ({line.seconds:.0f} s)", flush=True)
+    print(
+        f"  {outcome.trials}; {len(outcome.violations)} violations; {outcome.remarks} ({line.seconds:.0f} s)",
+        flush=True,
+    )
     for violation in outcome.violations:
         print(f"  VIOLATION {violation}", flush=True)
     return line
@@ -67,6 +79,8 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the soak: 0 if no law was broken."""
     options = parsed(argv)
+    # Leftovers of what was killed are warned of by design.
+    logging.getLogger("marin_trace").setLevel(logging.ERROR)
     chosen = [series for series in ALL if options.only is None or series.id in options.only]
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10_000)
     base = Path(tempfile.mkdtemp(prefix="marin-trace-soak-"))
@@ -81,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines.append(run_series(series, terms))
     print(f"\n{table_of(lines)}\n\n{time.monotonic() - began:.0f} s in all; to repeat: --seed {seed}")
     if not any(line.outcome.violations for line in lines):
+        shutil.rmtree(base)
         return 0
     print(f"what the trials left: {base}", file=sys.stderr)
     return 1

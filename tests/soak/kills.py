@@ -1,4 +1,4 @@
-"""R4: launchers of one prefix are killed, stopped and terminated at random instants, and restarted until all is done."""
+"""R4: launchers of one prefix are killed, stopped and terminated at random instants, and restarted until success."""
 
 import functools
 import random
@@ -207,9 +207,9 @@ def kills_of_launchers(terms: Terms) -> Outcome:
     trials = run_trials(terms, functools.partial(run_trial, terms, expected), is_enough)
     delivered = sum((trial.delivered for trial in trials), Counter[signal.Signals]())
     slowest = max(trials, key=lambda trial: trial.end_s - 1.5 * trial.lease_s)
+    sent = ", ".join(f"{delivered[number]} {number.name}" for number in (*FULL, signal.SIGTERM))
     return Outcome(
-        f"{delivered[signal.SIGKILL]} SIGKILL, {delivered[signal.SIGSTOP]} SIGSTOP, {delivered[signal.SIGTERM]} SIGTERM "
-        f"in {len(trials)} trials, {sum(trial.attempts for trial in trials)} launchers",
+        f"{sent} in {len(trials)} trials, {sum(trial.attempts for trial in trials)} launchers",
         tuple(problem for trial in trials for problem in trial.problems),
         f"success at most {slowest.end_s:.1f} s after the last fault (lease {slowest.lease_s:g} s); "
         f"{sum(trial.lost_leases for trial in trials)} launchers lost a lease without a signal",

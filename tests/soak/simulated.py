@@ -126,9 +126,7 @@ def mutants(terms: Terms) -> Outcome:
     with ProcessPoolExecutor(terms.workers) as pool:
         killed = list(pool.map(is_killed, *zip(*cases, strict=True)))
     alive = [mutate.__name__ for (mutate, _, _), dead in zip(cases, killed, strict=True) if not dead]
-    return Outcome(
-        f"{sum(killed)} of {len(cases)} mutants killed", tuple(f"the mutant {name} lives" for name in alive)
-    )
+    return Outcome(f"{sum(killed)} of {len(cases)} mutants killed", tuple(f"the mutant {name} lives" for name in alive))
 
 
 SERIES = (
