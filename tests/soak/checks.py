@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StartRecord
 from marin_trace.runtime.maintenance import find_outputs
 from marin_trace.runtime.manifest import Manifest, data_files, manifest_path
 from tests.soak.site import Row, Site, run_records, verify
@@ -33,11 +33,18 @@ class Output:
     path: str
     claims: dict[int, ClaimRecord]
     ends: dict[int, EndRecord]
+    starts: dict[int, StartRecord]
 
     @property
     def last(self) -> int:
         """The highest epoch; 0 where there is none."""
         return max(self.claims, default=0)
+
+    def owner(self, epoch: int) -> tuple[str, int]:
+        """Nonce and process of the attempt that may commit an epoch: the claim's, or that of the job that started."""
+        start = self.starts.get(epoch)
+        claim = self.claims[epoch]
+        return (claim.nonce, claim.pid) if start is None else (start.attempt, start.pid)
 
     @property
     def committed_ns(self) -> int:
@@ -55,17 +62,20 @@ def output_at(path: str) -> Output:
     log = AttemptLog(path)
     claims: dict[int, ClaimRecord] = {}
     ends: dict[int, EndRecord] = {}
+    starts: dict[int, StartRecord] = {}
     for file in sorted(Path(log.directory).glob("[0-9]*")):
         epoch = int(file.name.partition(".")[0])
         if file.suffix == ".claim":
             claims[epoch] = ClaimRecord.from_bytes(file.read_bytes(), str(file))
         elif file.suffix == ".end":
             ends[epoch] = EndRecord.from_bytes(file.read_bytes(), str(file))
-    return Output(path, claims, ends)
+        elif file.suffix == ".start":
+            starts[epoch] = StartRecord.from_bytes(file.read_bytes(), str(file))
+    return Output(path, claims, ends, starts)
 
 
-def problems_of_log(output: Output) -> list[str]:
-    """Every epoch has a claim and a decision, and the last one, and no other, is a success by its own claim."""
+def problems_of_log(output: Output, *, may_fail: bool = False) -> list[str]:
+    """Every epoch has a claim and a decision, and the last one, and no other, is a success."""
     problems: list[str] = []
     if list(output.claims) != list(range(1, output.last + 1)) or output.claims.keys() != output.ends.keys():
         problems.append(f"claims {sorted(output.claims)}, ends {sorted(output.ends)}")
@@ -73,32 +83,40 @@ def problems_of_log(output: Output) -> list[str]:
     if successes != [output.last]:
         problems.append(f"SUCCESS at epochs {successes}, the last epoch is {output.last}")
     problems += [
-        f"epoch {epoch} is a SUCCESS of {output.ends[epoch].nonce}, claimed by {output.claims[epoch].nonce}"
+        f"epoch {epoch} is a SUCCESS of {output.ends[epoch].nonce}, which did not own it"
         for epoch in successes
-        if output.ends[epoch].nonce != output.claims[epoch].nonce
+        if output.ends[epoch].nonce != output.owner(epoch)[0]
     ]
-    problems += [
-        f"epoch {epoch} has failed: {end.error}" for epoch, end in output.ends.items() if end.kind is EndKind.FAILED
-    ]
+    failed = {epoch: end.error for epoch, end in output.ends.items() if end.kind is EndKind.FAILED}
+    problems += [f"epoch {epoch} has failed: {error}" for epoch, error in failed.items() if not may_fail]
     return [f"{output.path}: {problem}" for problem in problems]
 
 
 def problems_of_owners(output: Output, noted: list[Row], records: list[Row]) -> list[str]:
-    """Who committed ran the body to its end, and nobody else believes to have committed."""
+    """Who committed ran the body to its end, and nobody believes to have committed another epoch."""
     problems: list[str] = []
-    claim = output.claims[output.last]
+    _, pid = output.owner(output.last)
     bodies = [row for row in noted if row["output"] == output.path and row["event"] == "ends"]
-    if claim.job is None and claim.pid not in [row["pid"] for row in bodies]:
-        problems.append(f"epoch {output.last} was committed by process {claim.pid}, whose body has not ended")
+    if pid not in [row["pid"] for row in bodies]:
+        problems.append(f"epoch {output.last} was committed by process {pid}, whose body has not ended")
     believers = [
         (record["run_id"], step["epoch"])
         for record in records
         for step in record["steps"]
         if step["output_path"] == output.path and step["outcome"] == "succeeded"
     ]
-    if any(believer != (claim.run_id, output.last) for believer in believers):
-        problems.append(f"epoch {output.last} is of run {claim.run_id}, but {believers} say that they built it")
+    if len(believers) > 1 or any(epoch != output.last for _, epoch in believers):
+        problems.append(f"epoch {output.last} is the last, but {believers} say that they built it")
     return [f"{output.path}: {problem}" for problem in problems]
+
+
+def problems_of_bodies(noted: list[Row]) -> list[str]:
+    """No body ran while another process was in that of the same step."""
+    return [
+        f"{row['output']}: process {row['pid']} began while another one ran the body"
+        for row in noted
+        if row["event"] == "begins" and not row["is_alone"]
+    ]
 
 
 def problems_of_data(output: Output, found: dict[str, bytes], expected: dict[str, bytes], fresh: bool) -> list[str]:
@@ -121,21 +139,27 @@ def is_fresh(path: str) -> bool:
     return Path(path).name.startswith(("merged-", "report-"))
 
 
-def problems_of_control_state(site: Site, expected: Data) -> list[str]:
+def problems_of_control_state(site: Site, expected: Data, *, may_fail: bool = False) -> list[str]:
     """Of the logs of all outputs that the experiment makes."""
     noted, records = site.noted(), list(run_records(site.prefix))
     problems: list[str] = []
     for name in expected:
         output = output_at(str(site.prefix / name))
-        found = problems_of_log(output)
+        found = problems_of_log(output, may_fail=may_fail)
         problems += found or problems_of_owners(output, noted, records)
     extra = {str(Path(path).relative_to(site.prefix)) for path in find_outputs(str(site.prefix))} - expected.keys()
     return problems + [f"{name}: nobody asked for this output" for name in sorted(extra)]
 
 
-def problems_of_site(site: Site, expected: Data) -> list[str]:
-    """All checks of a trial in which nothing could write late."""
-    problems = problems_of_control_state(site, expected)
+def problems_of_site(site: Site, expected: Data, *, may_fail: bool = False) -> list[str]:
+    """All checks of a trial in which nothing could write late.
+
+    Args:
+        site: Of the trial.
+        expected: What one undisturbed run leaves.
+        may_fail: Whether an attempt may have failed before the one that succeeded.
+    """
+    problems = problems_of_bodies(site.noted()) + problems_of_control_state(site, expected, may_fail=may_fail)
     if problems:
         return problems
     found = data_of(site.prefix)

@@ -95,18 +95,17 @@ class Run:
 
     def __init__(self, site: Site, plan: Plan) -> None:
         self.site, self.plan, self.trial = site, plan, Trial(lease_s=plan.lease_s)
+        self.pending = list(plan.faults)
         self.slots = [Slot(machine) for machine in plan.slots]
         self.began = self.last_fault = time.monotonic()
 
     def run(self) -> Trial:
-        pending = sorted(self.plan.faults, key=lambda fault: fault.at_s)
         while not all(slot.is_done for slot in self.slots):
             now = time.monotonic()
             if now > self.began + LIMIT_S:
                 self.trial.problems.append(f"after {LIMIT_S:g} s the launchers have not ended")
                 return self.trial
-            while pending and pending[0].at_s <= now - self.began:
-                self.hit(pending.pop(0))
+            self.strike(now)
             for slot in self.slots:
                 self.look_at(slot, now)
             time.sleep(LOOK_S)
@@ -115,6 +114,11 @@ class Run:
         if self.trial.end_s > bound:
             self.trial.problems.append(f"{self.trial.end_s:.1f} s from the last fault to success, more than {bound:g}")
         return self.trial
+
+    def strike(self, now: float) -> None:
+        """Does the faults that are due."""
+        while self.pending and self.pending[0].at_s <= now - self.began:
+            self.hit(self.pending.pop(0))
 
     def look_at(self, slot: Slot, now: float) -> None:
         launcher = slot.launcher

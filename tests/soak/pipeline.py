@@ -1,13 +1,16 @@
-"""The experiment whose launchers are killed: eight steps in four layers, some in pieces and some whole at once.
+"""The experiment whose launchers are killed: eight steps in four layers; or four steps, two of them jobs.
 
 What it leaves is a function of its recipe alone. Every step notes what it does in the journal that the environment
 names, outside the outputs, so that a trial can compare what ran with what was committed.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from marin_trace import ResourceConfig, StepRef, deferred, executor_main, output, parse_flags, step, unversioned
@@ -23,8 +26,8 @@ class SoakFlags:
     pace: float = 0.03
     """Seconds between two pieces that a body writes; no part of the result."""
 
-    with_job: bool = False
-    """Whether a ninth step runs in a process of its own."""
+    jobs: bool = False
+    """Another graph: four steps, two of which run in processes of their own."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,25 @@ def note(event: str, config: PartsConfig, **facts: object) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def noted(config: PartsConfig) -> Generator[None, None, None]:
+    """Notes begin and end of a body, and at its begin whether no other process is in the same step's body.
+
+    A lock on a file beside the journal tells; it is gone with the process that holds it.
+    """
+    journal = os.environ.get(JOURNAL_VARIABLE, os.devnull)
+    place = hashlib.sha256(config.output_path.encode()).hexdigest()[:16]
+    with open(f"{journal}-{place}" if journal != os.devnull else journal, "w") as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_alone = True
+        except BlockingIOError:
+            is_alone = False
+        note("begins", config, is_alone=is_alone)
+        yield
+        note("ends", config)
+
+
 def digest_of(directories: tuple[str, ...]) -> str:
     """Of all data files of the inputs. Temporary files of a writer that was killed are nobody's data."""
     digest = hashlib.sha256()
@@ -64,21 +86,24 @@ def digest_of(directories: tuple[str, ...]) -> str:
 
 def write_parts(config: PartsConfig) -> dict[str, str | int]:
     """Writes numbered files in two halves each: every second one atomically, the others under their final names."""
-    note("begins", config)
-    seen = digest_of(config.inputs)
-    os.makedirs(config.output_path, exist_ok=True)
-    for number in range(config.parts):
-        path = f"{config.output_path}/part-{number}.txt"
-        halves = [f"{config.name} {seen} {number} {line}\n" * 200 for line in ("first", "second")]
-        began_ns = time.time_ns()
-        with atomic_write(path, "w") if number % 2 else open(path, "w") as stream:
-            for half in halves:
-                stream.write(half)
-                stream.flush()
-                time.sleep(config.pace)
-        note("wrote", config, file=os.path.basename(path), began_ns=began_ns)
-    note("ends", config)
+    with noted(config):
+        seen = digest_of(config.inputs)
+        os.makedirs(config.output_path, exist_ok=True)
+        for number in range(config.parts):
+            write_part(config, seen, number)
     return {"name": config.name, "seen": seen, "parts": config.parts}
+
+
+def write_part(config: PartsConfig, seen: str, number: int) -> None:
+    """One file."""
+    path = f"{config.output_path}/part-{number}.txt"
+    began_ns = time.time_ns()
+    with atomic_write(path, "w") if number % 2 else open(path, "w") as stream:
+        for half in ("first", "second"):
+            stream.write(f"{config.name} {seen} {number} {half}\n" * 200)
+            stream.flush()
+            time.sleep(config.pace)
+    note("wrote", config, file=os.path.basename(path), began_ns=began_ns)
 
 
 parts = deferred(write_parts)
@@ -102,25 +127,30 @@ def merged(name: str, inputs: tuple[StepRef, ...], pace: float) -> StepRef:
     return parts(PartsConfig(output(), name, inputs, pace=unversioned(pace)))
 
 
-@step(name="soak/job", resources=ResourceConfig.with_cpu(1), env_vars={"SOAK": "1"})
-def job(inputs: tuple[StepRef, ...], pace: float) -> StepRef:
-    """The same, in a process of its own."""
-    return parts(PartsConfig(output(), "job", inputs, pace=unversioned(pace)))
+@step(name="soak/job/{name}", resources=ResourceConfig.with_cpu(1), env_vars={"SOAK": "1"})
+def job(name: str, raw: StepRef, pace: float) -> StepRef:
+    """Files out of one input, in a process of its own."""
+    return parts(PartsConfig(output(), name, (raw,), pace=unversioned(pace)))
 
 
 @step(name="soak/all")
-def soak(pace: float, with_job: bool) -> list[StepRef]:
+def everything(pace: float) -> StepRef:
     """Three sources, each cleaned, merged, and a report."""
     cleaned = tuple(clean(name, source(name, pace), pace) for name in "abc")
-    last = merged("merged", cleaned, pace)
-    report = merged("report", (last, cleaned[0]), pace)
-    return [report, job((last,), pace)] if with_job else [report]
+    return merged("report", (merged("merged", cleaned, pace), cleaned[0]), pace)
+
+
+@step(name="soak/jobs")
+def with_jobs(pace: float) -> StepRef:
+    """A source, two jobs that read it, and a report."""
+    raw = source("a", pace)
+    return merged("report", (job("one", raw, pace), job("two", raw, pace)), pace)
 
 
 def main() -> None:
     """Runs the experiment."""
     flags = parse_flags(SoakFlags)
-    executor_main(steps=soak(flags.pace, flags.with_job))
+    executor_main(steps=with_jobs(flags.pace) if flags.jobs else everything(flags.pace))
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ class Site:
     ) -> Launcher:
         """Starts the experiment. A machine is a runtime directory of its own: nobody knows who lives on another."""
         runtime = self.directory / f"machine-{machine}"
-        runtime.mkdir(exist_ok=True)
+        temporary = self.directory / "tmp"
+        for directory in (runtime, temporary):
+            directory.mkdir(exist_ok=True)
         log = self.directory / f"launcher-{len(self.launchers)}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
@@ -116,6 +118,7 @@ class Site:
                     **os.environ,
                     "PYTHONPATH": str(ROOT),
                     "XDG_RUNTIME_DIR": str(runtime),
+                    "TMPDIR": str(temporary),
                     MARK_VARIABLE: f"{self.directory}:",
                     JOURNAL_VARIABLE: str(self.journal),
                     **(environment or {}),
@@ -128,6 +131,10 @@ class Site:
     def carriers(self) -> set[int]:
         """Everything that was started here and lives."""
         return carriers_of(self.mark)
+
+    def jobs(self) -> set[int]:
+        """The processes of steps that have one of their own, their children not among them."""
+        return {pid for pid in self.carriers() if "marin_trace.workers.local_main" in command_of(pid)}
 
     def noted(self) -> list[Row]:
         """The journal's lines."""

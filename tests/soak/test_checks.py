@@ -51,6 +51,12 @@ def add_epoch(site: Site) -> None:
         shutil.copy(first, first.with_name(f"000002.{kind}"))
 
 
+def begin_together(site: Site) -> None:
+    row = {"event": "begins", "output": str(merged(site)), "pid": 1, "is_alone": False}
+    with site.journal.open("a") as journal:
+        journal.write(f"{json.dumps(row)}\n")
+
+
 def claim_by_another_process(site: Site) -> None:
     change(merged(site) / ".executor" / "000001.claim", pid=1)
 
@@ -68,6 +74,7 @@ SPOILERS: list[tuple[Callable[[Site], object], str]] = [
     (lambda site: change(end_of(site), nonce="other"), "is a SUCCESS of other"),
     (lambda site: change(end_of(site), kind="FAILED"), "has failed"),
     (add_epoch, "SUCCESS at epochs \\[1, 2\\]"),
+    (begin_together, "while another one ran the body"),
     (claim_by_another_process, "whose body has not ended"),
     (another_run_says_that_it_built_everything, "say that they built it"),
     (lambda site: (merged(site) / ".executor_status").write_text("RUNNING"), "status token is 'RUNNING'"),
