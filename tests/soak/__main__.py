@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from tests.soak import keeper_kills, kills, races, simulated, takeovers, writers
+from tests.soak import jobs, keeper_kills, kills, races, simulated, takeovers, writers
 from tests.soak.series import Outcome, Series, Terms
 
 ALL = (
@@ -22,6 +22,7 @@ ALL = (
     *races.SERIES,
     *takeovers.SERIES,
     *writers.SERIES,
+    *jobs.SERIES,
 )
 FULL_MINUTES = 25.0
 """What the full numbers of trials take on two cores, at most."""

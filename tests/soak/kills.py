@@ -93,6 +93,10 @@ class Slot:
 class Run:
     """A trial in progress."""
 
+    extra_flags: tuple[str, ...] = ()
+    leases_to_success = 1.5
+    """From the end of faults, without the work itself."""
+
     def __init__(self, site: Site, plan: Plan) -> None:
         self.site, self.plan, self.trial = site, plan, Trial(lease_s=plan.lease_s)
         self.pending = list(plan.faults)
@@ -110,7 +114,7 @@ class Run:
                 self.look_at(slot, now)
             time.sleep(LOOK_S)
         self.trial.end_s = time.monotonic() - self.last_fault
-        bound = 1.5 * self.plan.lease_s + WORK_S
+        bound = self.leases_to_success * self.plan.lease_s + WORK_S
         if self.trial.end_s > bound:
             self.trial.problems.append(f"{self.trial.end_s:.1f} s from the last fault to success, more than {bound:g}")
         return self.trial
@@ -136,7 +140,7 @@ class Run:
             self.judge(launcher)
 
     def start(self, slot: Slot) -> None:
-        flags = ("--lease_seconds", self.plan.lease_s, "--pace", self.plan.pace)
+        flags = ("--lease_seconds", self.plan.lease_s, "--pace", self.plan.pace, *self.extra_flags)
         slot.launcher = self.site.launch(*flags, machine=slot.machine, leads_group=self.plan.leads_group)
 
     def wake(self, slot: Slot, launcher: Launcher) -> None:
@@ -175,10 +179,10 @@ CODES = {
 }
 
 
-def reference(directory: Path) -> Data:
+def reference(directory: Path, *flags: str) -> Data:
     """What one undisturbed run leaves."""
     with Site(directory) as site:
-        launcher = site.launch("--pace", 0)
+        launcher = site.launch("--pace", 0, *flags)
         assert await_exit(launcher, LIMIT_S) == 0, launcher.text()
     expected = data_of(site.prefix)
     site.forget()

@@ -78,6 +78,10 @@ class Site:
         return self.directory / "prefix"
 
     @property
+    def temporary(self) -> Path:
+        return self.directory / "tmp"
+
+    @property
     def journal(self) -> Path:
         return self.directory / "journal"
 
@@ -102,8 +106,7 @@ class Site:
     ) -> Launcher:
         """Starts the experiment. A machine is a runtime directory of its own: nobody knows who lives on another."""
         runtime = self.directory / f"machine-{machine}"
-        temporary = self.directory / "tmp"
-        for directory in (runtime, temporary):
+        for directory in (runtime, self.temporary):
             directory.mkdir(exist_ok=True)
         log = self.directory / f"launcher-{len(self.launchers)}.log"
         with log.open("wb") as stream:
@@ -118,7 +121,7 @@ class Site:
                     **os.environ,
                     "PYTHONPATH": str(ROOT),
                     "XDG_RUNTIME_DIR": str(runtime),
-                    "TMPDIR": str(temporary),
+                    "TMPDIR": str(self.temporary),
                     MARK_VARIABLE: f"{self.directory}:",
                     JOURNAL_VARIABLE: str(self.journal),
                     **(environment or {}),
