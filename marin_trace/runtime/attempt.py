@@ -5,7 +5,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Final, assert_never, final
@@ -29,17 +29,21 @@ from marin_trace.runtime.log_records import (
     EndKind,
     EndRecord,
     FailurePhase,
+    JobIdentity,
     StepFailure,
 )
 from marin_trace.runtime.operations import Act, FinishingAct, Program
+from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.protocol import (
     HEARTBEAT_FRACTION,
     AlreadyDone,
     Claimed,
     ClaimOutcome,
+    ClaimPolicy,
     EngineSilent,
     FailedBefore,
     Held,
+    Sighting,
     check_not_ended,
     commit,
     end_attempt,
@@ -51,6 +55,7 @@ from marin_trace.storage.files import delete_file, list_files
 
 __all__ = [
     "Attempt",
+    "ClaimMemory",
     "attempt_of",
     "check_inputs_unchanged",
     "draft_claim",
@@ -168,7 +173,33 @@ class Attempt:
             return None
 
 
-def draft_claim(*, lease_s: float, run_id: str | None = None, rerun_of: int | None = None) -> ClaimRecord:
+@final
+@dataclass(frozen=True, slots=True)
+class ClaimMemory:
+    """What a claimant remembers of outputs that others hold, by output path. For one thread an output at a time."""
+
+    seen: dict[str, Sighting] = field(default_factory=dict[str, Sighting])
+    """What the last look saw."""
+    waited_for: dict[str, int] = field(default_factory=dict[str, int])
+    """The epoch that was first seen held by another."""
+
+    def policy(self, output_path: str, options: AttemptOptions) -> ClaimPolicy:
+        """What may be done about an output."""
+        return ClaimPolicy(
+            force_run_failed=options.force_run_failed,
+            rerun_of=options.rerun_of,
+            waited_for=self.waited_for.get(output_path),
+        )
+
+    def remember(self, output_path: str, held: Held) -> None:
+        """Keeps what a look at a held output has seen."""
+        self.seen[output_path] = held.seen
+        self.waited_for.setdefault(output_path, held.claim.epoch)
+
+
+def draft_claim(
+    *, lease_s: float, run_id: str | None = None, rerun_of: int | None = None, job: JobIdentity | None = None
+) -> ClaimRecord:
     """A claim by this process with a nonce of its own; its epoch is filled in by `claim_epoch`."""
     return ClaimRecord(
         epoch=0,
@@ -180,6 +211,7 @@ def draft_claim(*, lease_s: float, run_id: str | None = None, rerun_of: int | No
         claimed_at=utc_now(),
         run_id=run_id,
         rerun_of=rerun_of,
+        job=job,
     )
 
 

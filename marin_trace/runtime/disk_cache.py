@@ -15,10 +15,11 @@ from typing import Any, Generic, Protocol, TypeVar, cast, final
 from marin_trace.errors import StepAlreadyDone
 from marin_trace.runtime.attempt import Attempt, draft_claim
 from marin_trace.runtime.driver import driver_for
+from marin_trace.runtime.executable import JobTicket
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.operations import LeaseView, ReadLease
-from marin_trace.runtime.options import DEFAULT_LEASE_S
+from marin_trace.runtime.options import DEFAULT_LEASE_S, AttemptOptions
 from marin_trace.runtime.protocol import Claimed, ClaimPolicy, claim_epoch, read_state
 
 __all__ = ["Cached", "disk_cached"]
@@ -68,13 +69,16 @@ def disk_cached(
 class _Lock(Protocol):
     """What a lock offers beside being callable."""
 
+    @property
+    def options(self) -> AttemptOptions: ...
+
     def finishing(self, save: Callable[[Any, str], None] | None) -> "_LockedFunction": ...
 
 
 class _LockedFunction(Protocol):
     def __call__(self, output_path: str) -> Any: ...
 
-    def attempt(self, output_path: str) -> Any: ...
+    def attempt(self, output_path: str, ticket: JobTicket | None = None) -> Any: ...
 
 
 @final
@@ -99,12 +103,24 @@ class Cached(Generic[T]):
         lock = self._lock()
         return self._unlocked(output_path) if lock is None else self._locked(lock.finishing(self.save), output_path)
 
-    def attempt(self, output_path: str) -> T:
-        """The same, but where another attempt holds the output a lock raises `StepHeldElsewhere` at once."""
+    def attempt(self, output_path: str, ticket: JobTicket | None = None) -> T:
+        """The same, but where another attempt holds the output a lock raises `StepHeldElsewhere` at once.
+
+        Args:
+            output_path: Where it writes.
+            ticket: Of the job that this process is, for the lock.
+        """
         lock = self._lock()
         if lock is None:
             return self._unlocked(output_path)
-        return self._locked(lock.finishing(self.save).attempt, output_path)
+        locked = lock.finishing(self.save)
+        return self._locked(lambda path: locked.attempt(path, ticket), output_path)
+
+    @property
+    def options(self) -> AttemptOptions | None:
+        """Of the lock's attempts; None without a lock."""
+        lock = self._lock()
+        return None if lock is None else lock.options
 
     def start(self, output_path: str, pool: Executor) -> Future[T]:
         """Starts one attempt on the pool; see `Executable`."""

@@ -7,7 +7,7 @@ is to be saved is given to it through `LockedCallable.finishing`.
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar, final
@@ -24,6 +24,7 @@ from marin_trace.errors import (
 from marin_trace.io import lease_check, running_body
 from marin_trace.runtime.attempt import (
     Attempt,
+    ClaimMemory,
     attempt_of,
     check_inputs_unchanged,
     draft_claim,
@@ -32,15 +33,16 @@ from marin_trace.runtime.attempt import (
 )
 from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
-from marin_trace.runtime.executable import attempt_observer
+from marin_trace.runtime.executable import JobTicket, attempt_observer
 from marin_trace.runtime.inputs import epochs_of_inputs
+from marin_trace.runtime.job_protocol import Left, enter_job
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper, wait_for_an_end
 from marin_trace.runtime.liveness import living_attempt
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
 from marin_trace.runtime.manifest import data_files, write_manifest
 from marin_trace.runtime.operations import FinishingAct, ReadLease, ReadyKeeper
 from marin_trace.runtime.options import AttemptOptions
-from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
+from marin_trace.runtime.protocol import ClaimOutcome, ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
@@ -90,11 +92,7 @@ class LockedCallable(Generic[T]):
     """Saves what ``fn`` returned, inside the claim and before the commit."""
     sleep: Callable[[float], object] = wait_for_an_end
     """Between two looks at an output that another attempt holds; by default an attempt's end in this process wakes."""
-    _waited_for: dict[str, int] = field(default_factory=dict[str, int], repr=False, compare=False)
-    """The epoch that was first seen held by another, by output path."""
-
-    _seen: dict[str, Sighting] = field(default_factory=dict[str, Sighting], repr=False, compare=False)
-    """What the last look at an output that is held by another saw, by output path."""
+    _memory: ClaimMemory = field(default_factory=ClaimMemory, repr=False, compare=False)
 
     @property
     def __wrapped__(self) -> Callable[[str], T]:
@@ -120,19 +118,28 @@ class LockedCallable(Generic[T]):
 
     def __call__(self, output_path: str) -> T:
         """Runs it, waiting with jitter while another attempt holds the output."""
-        waited, is_first = _FIRST_WAIT_S, True
-        while True:
+        for pause in self._pauses():
             try:
                 return self.attempt(output_path)
             except StepHeldElsewhere as held:
-                if is_first:
+                if pause == _FIRST_WAIT_S:
                     logger.info(f"waiting: {held}")
-                is_first = False
-            self.sleep(random.uniform(waited / 2, waited))
-            waited = min(2 * waited, self.options.lease_seconds / 12)
+            self.sleep(random.uniform(pause / 2, pause))
+        raise AssertionError("pauses never end")
 
-    def attempt(self, output_path: str) -> T:
+    def _pauses(self) -> Iterator[float]:
+        pause = _FIRST_WAIT_S
+        while True:
+            yield pause
+            pause = min(2 * pause, max(_FIRST_WAIT_S, self.options.lease_seconds / 12))
+
+    def attempt(self, output_path: str, ticket: JobTicket | None = None) -> T:
         """Runs it, or raises at once.
+
+        Args:
+            output_path: Where it writes.
+            ticket: Of the job that this process is: it begins what was claimed for it, waiting where an earlier process
+                of the same job may run still. A job that has nothing to do here raises `StepHeldElsewhere`.
 
         Raises:
             StepAlreadyDone: The output is finished.
@@ -142,9 +149,14 @@ class LockedCallable(Generic[T]):
         """
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
         log = AttemptLog(output_path)
-        for retries_left in range(self.options.retries, -1, -1):
-            options = self.options
-            draft = draft_claim(lease_s=options.lease_seconds, run_id=options.run_id, rerun_of=options.rerun_of)
+        options = self.options
+        for retries_left in range(options.retries if ticket is None else ticket.retries, -1, -1):
+            draft = draft_claim(
+                lease_s=options.lease_seconds,
+                run_id=options.run_id,
+                rerun_of=options.rerun_of,
+                job=None if ticket is None else ticket.job,
+            )
             with living_attempt(draft.nonce):
                 attempt, lease = self._claim(driver, log, draft)
                 phase = _Phase()
@@ -169,15 +181,13 @@ class LockedCallable(Generic[T]):
         raise AssertionError("the last attempt returns or raises")
 
     def _claim(self, driver: Driver, log: AttemptLog, draft: ClaimRecord) -> tuple[Attempt, HeldLease]:
-        policy = ClaimPolicy(
-            force_run_failed=self.options.force_run_failed,
-            rerun_of=self.options.rerun_of,
-            waited_for=self._waited_for.get(log.output_path),
-        )
-        outcome = driver.run(claim_epoch(log, draft, policy, self._seen.get(log.output_path)))
+        policy = self._memory.policy(log.output_path, self.options)
+        if draft.job is None:
+            outcome = driver.run(claim_epoch(log, draft, policy, self._memory.seen.get(log.output_path)))
+        else:
+            outcome = self._enter(driver, log, draft, policy)
         if isinstance(outcome, Held):
-            self._seen[log.output_path] = outcome.seen
-            self._waited_for.setdefault(log.output_path, outcome.claim.epoch)
+            self._memory.remember(log.output_path, outcome)
         attempt = attempt_of(driver, log, outcome)
         observer = attempt_observer.get()
         if observer is not None:
@@ -186,6 +196,21 @@ class LockedCallable(Generic[T]):
         lease = hold_claim(log.output_path, attempt.claimed)
         leased = driver.answering({ReadLease: lambda operation: lease.view()})
         return replace(attempt, driver=leased), lease
+
+    def _enter(self, driver: Driver, log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy) -> ClaimOutcome:
+        """What this process of a job may do, once no earlier one of it can run any more."""
+        seen: Sighting | None = None
+        for pause in self._pauses():
+            entry = driver.run(enter_job(log, draft, policy, seen))
+            match entry:
+                case Left():
+                    raise StepHeldElsewhere(explain(f"this job has nothing to do at {log.output_path}: {entry.why}"))
+                case Held():
+                    seen = entry.seen
+                    self.sleep(random.uniform(pause / 2, pause))
+                case _:
+                    return entry
+        raise AssertionError("pauses never end")
 
     def _run(self, attempt: Attempt, lease: HeldLease, phase: "_Phase") -> T:
         """The body, the save and the commit, in this order. The caller ends the epoch if any of them raises."""

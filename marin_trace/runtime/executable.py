@@ -11,7 +11,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
-__all__ = ["AttemptObserver", "Executable", "attempt_observer", "observing"]
+from marin_trace.runtime.log_records import JobIdentity
+
+__all__ = ["AttemptObserver", "Executable", "JobTicket", "attempt_observer", "observing"]
 
 
 class Executable(Protocol):
@@ -37,6 +39,17 @@ class Executable(Protocol):
     def __call__(self, output_path: str) -> Any:
         """Runs it to its end; waits while another launcher holds it."""
         ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class JobTicket:
+    """What a launcher that claimed for a job gives the job along."""
+
+    job: JobIdentity
+    """As the claim names it."""
+    retries: int = 0
+    """Further attempts that the job may make by itself after a failed one."""
 
 
 @final

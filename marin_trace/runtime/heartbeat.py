@@ -23,6 +23,7 @@ from marin_trace.runtime.operations import (
     AwaitOwner,
     Get,
     GetMany,
+    HandOver,
     KillOwner,
     Now,
     OwnerState,
@@ -38,6 +39,7 @@ from marin_trace.runtime.protocol import (
     KILL_FRACTION,
     LEASE_FRACTION,
     cancelled_failure,
+    close_to_job,
     end_attempt,
     insist,
 )
@@ -80,6 +82,11 @@ class KeptClaim:
         """The log of the output."""
         return AttemptLog(self.output_path)
 
+    @property
+    def dies_with_owner(self) -> bool:
+        """Whether the job that it was made for, if any, is a process below its owner."""
+        return self.claim.job is not None and self.claim.job.is_below_launcher
+
 
 class Kept(StrEnum):
     """How the keeping of a claim ended."""
@@ -91,7 +98,7 @@ class Kept(StrEnum):
     RELEASED = "released"
     """Its owner is dead, and the epoch was ended."""
     LEFT = "left"
-    """Its owner is dead, and the claim is its job's: adopted by somebody, or it expires."""
+    """Its owner is dead, and the claim is its job's: ended by the job's keeper, adopted by somebody, or it expires."""
 
 
 def beat(kept: KeptClaim, seq: int, last: float) -> Program[tuple[BeatResult, float]]:
@@ -166,7 +173,8 @@ def keep(kept: KeptClaim) -> Program[Kept]:
             case BeatResult.RENEWED:
                 continue
             case BeatResult.STARTED:
-                return Kept.HANDED_OVER
+                yield HandOver(kept.attempt)
+                return (yield from _stand_by(kept)) if kept.dies_with_owner else Kept.HANDED_OVER
             case BeatResult.DECIDED:
                 return Kept.FORGOTTEN
             case BeatResult.EXPIRED:
@@ -184,6 +192,9 @@ def _stop(kept: KeptClaim, last: float, why: str) -> Program[Kept]:
     lease_s = kept.claim.lease_s
     why = f"attempt {kept.claim.epoch} of {kept.output_path} has lost its lease: {why}"
     yield TellLost(kept.attempt, why)
+    if kept.awaits_start:
+        # Nothing runs under it in the owner, which need not be killed: its job comes late, and leaves.
+        return (yield from _stand_by(kept))
     deadline = last + KILL_FRACTION * lease_s
     is_spared = False
     while True:
@@ -201,12 +212,27 @@ def _stop(kept: KeptClaim, last: float, why: str) -> Program[Kept]:
             return (yield from _release(kept))
 
 
+def _stand_by(kept: KeptClaim) -> Program[Kept]:
+    """Waits, renewing nothing, until the owner forgets the claim or dies."""
+    while True:
+        owner: OwnerState = yield AwaitOwner(kept.attempt, kept.claim.lease_s)
+        if owner is OwnerState.FORGOTTEN:
+            return Kept.FORGOTTEN
+        if owner is OwnerState.DEAD:
+            return (yield from _release(kept))
+
+
 def _release(kept: KeptClaim) -> Program[Kept]:
     """Ends the epoch of a dead owner, once everything that it started is dead too."""
     how: str = yield AwaitDeath()
-    if kept.awaits_start:
-        return Kept.LEFT
     log, epoch, lease_s = kept.log, kept.claim.epoch, kept.claim.lease_s
+    if kept.awaits_start:
+        if not kept.dies_with_owner:
+            return Kept.LEFT
+        # The job is dead. If it had begun, the epoch is for its own keeper to end.
+        is_closed = yield from close_to_job(log, epoch, kept.claim)
+        if not is_closed:
+            return Kept.LEFT
     cancel: bytes | None = yield from insist(Get(log.cancel(epoch)), lease_s)
     kind, failure = EndKind.RELEASED, StepFailure("OwnerDied", f"the process that ran it {how}", FailurePhase.BODY)
     if cancel is not None:

@@ -17,6 +17,7 @@ from typing import final
 from marin_trace.errors import ControlFileError, StorageError, explain
 from marin_trace.runtime.log_records import (
     AttemptLog,
+    CancelRecord,
     ClaimRecord,
     EndKind,
     EndRecord,
@@ -47,6 +48,7 @@ from marin_trace.runtime.protocol import (
     Held,
     LogState,
     Sighting,
+    cancelled_failure,
     claim_next,
     close_to_job,
     create,
@@ -237,10 +239,18 @@ class JobWatch:
     """To be given to the next look."""
 
 
-def watch_job(log: AttemptLog, claim: ClaimRecord, seen: Sighting | None = None) -> Program[JobWatch]:
+def watch_job(
+    log: AttemptLog, claim: ClaimRecord, seen: Sighting | None = None, *, will_retry: bool = False
+) -> Program[JobWatch]:
     """Looks once at the job that the caller claimed for and submitted, and ends what can be ended.
 
     The job may have gone on to later epochs by itself.
+
+    Args:
+        log: Of the output.
+        claim: That the job was submitted for.
+        seen: What the last look saw.
+        will_retry: Whether a job that died before it began is followed by another: then that is nobody's failure yet.
     """
     job = claim.job
     assert job is not None
@@ -259,16 +269,28 @@ def watch_job(log: AttemptLog, claim: ClaimRecord, seen: Sighting | None = None)
             return JobWatch(JobView.SUPERSEDED, state)
         start: bytes | None = yield from insist(Get(log.start(current.epoch)), claim.lease_s)
         if start is None and current.nonce == claim.nonce:
+            if state.is_cancelled:
+                yield from _end_cancelled(log, claim)
+                continue
             word: EngineWord = yield AskEngine(job)
             if word is not EngineWord.GONE:
                 return JobWatch(JobView.RUNS, state)
             failure = StepFailure("JobDied", f"job {job.name} ended before it began its step", FailurePhase.JOB)
-            yield from end_unstarted(log, claim, EndKind.FAILED, failure)
+            kind = EndKind.RELEASED if will_retry else EndKind.FAILED
+            yield from end_unstarted(log, claim, kind, failure)
             continue
         seen = yield from observe(log, current, claim, seen)
         if not seen.is_gone:
             return JobWatch(JobView.RUNS, state, seen)
         yield from seal(log, current.epoch, claim, seen=seen)
+
+
+def _end_cancelled(log: AttemptLog, claim: ClaimRecord) -> Program[None]:
+    path = log.cancel(claim.epoch)
+    content: bytes | None = yield from insist(Get(path), claim.lease_s)
+    if content is None:
+        raise ControlFileError(explain(f"control file {path} vanished while it was read"))
+    yield from end_unstarted(log, claim, EndKind.FAILED, cancelled_failure(CancelRecord.from_bytes(content, path)))
 
 
 def _after_release(log: AttemptLog, claim: ClaimRecord, state: LogState) -> Program[JobWatch]:

@@ -62,6 +62,8 @@ class HeldLease:
     thread: int | None = None
     """The thread that `LeaseLostError` may be raised into, while it runs body, save and manifest."""
     was_raised: bool = False
+    is_handed_over: bool = False
+    """The job that the claim was made for has begun, and renews it."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -89,6 +91,16 @@ class HeldLease:
                 if self.was_raised:
                     # It may be on its way still: it was meant for this block.
                     _raise_in(threading.get_ident(), None)
+
+    def due(self) -> float:
+        """When this process has to look at it next: whether it is lost, and once it is, to kill itself."""
+        if self.is_handed_over:
+            return float("inf")
+        if self.lost is None:
+            return self.sent_at + LEASE_FRACTION * self.lease_s
+        # Nothing runs here under a claim that awaits its job, and a notebook's kernel is never killed.
+        is_spared = self.kept.awaits_start or _KERNEL_MODULE in sys.modules
+        return float("inf") if is_spared else self.sent_at + (KILL_FRACTION + _SELF_KILL_DELAY) * self.lease_s
 
     def lose(self, why: str) -> None:
         """Marks it as lost and interrupts the attempt, once."""
@@ -205,6 +217,10 @@ class _Watch:
                 lease = self._leases.get(attempt)
                 if lease is not None:
                     lease.sent_at = sent_at
+            case {"handed_over": attempt}:
+                lease = self._leases.get(attempt)
+                if lease is not None:
+                    lease.is_handed_over = True
             case {"lost": attempt, "why": why}:
                 lease = self._leases.get(attempt)
                 if lease is not None:
@@ -215,27 +231,20 @@ class _Watch:
 
     def _next_look(self) -> float | None:
         now = boottime()
-        dues = [
-            lease.sent_at + (LEASE_FRACTION if lease.lost is None else KILL_FRACTION + _SELF_KILL_DELAY) * lease.lease_s
-            for lease in list(self._leases.values())
-            if not (lease.lost is not None and _KERNEL_MODULE in sys.modules)
-        ]
-        self._sleeps_until = min(dues, default=float("inf"))
-        return max(0.0, self._sleeps_until - now) if dues else None
+        self._sleeps_until = min((lease.due() for lease in list(self._leases.values())), default=float("inf"))
+        return max(0.0, self._sleeps_until - now) if self._sleeps_until < float("inf") else None
 
     def _look_at_clocks(self) -> None:
         now = boottime()
         for lease in list(self._leases.values()):
-            silent = now - lease.sent_at
-            if silent < LEASE_FRACTION * lease.lease_s:
+            if now < lease.due():
                 continue
             claim = lease.kept.claim
             lease.lose(
                 f"attempt {claim.epoch} of {lease.kept.output_path} has lost its lease: "
                 f"no heartbeat was acknowledged for {LEASE_FRACTION:g} of its {claim.lease_s:g} s"
             )
-            limit = (KILL_FRACTION + _SELF_KILL_DELAY) * lease.lease_s
-            if silent >= limit and _KERNEL_MODULE not in sys.modules:
+            if now >= lease.due():
                 self._kill_self(lease)
 
     def _kill_self(self, lease: HeldLease) -> None:

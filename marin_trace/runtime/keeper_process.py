@@ -22,7 +22,7 @@ from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.heartbeat import KeptClaim, keep
 from marin_trace.runtime.log_records import ClaimRecord
-from marin_trace.runtime.operations import AwaitDeath, AwaitOwner, KillOwner, OwnerState, Report, TellLost
+from marin_trace.runtime.operations import AwaitDeath, AwaitOwner, HandOver, KillOwner, OwnerState, Report, TellLost
 from marin_trace.runtime.process_tree import await_death, carriers_of, descendants_of, is_stopped, kill_all
 from marin_trace.runtime.protocol import HEARTBEAT_FRACTION
 
@@ -159,6 +159,7 @@ class _Keeper:
             {
                 AwaitOwner: lambda operation: self._owner_state(keeping, operation.seconds),
                 Report: lambda operation: self._send({"acknowledged": operation.nonce, "sent_at": operation.sent_at}),
+                HandOver: lambda operation: self._send({"handed_over": operation.nonce}),
                 TellLost: lambda operation: self._send({"lost": operation.nonce, "why": operation.why}),
                 KillOwner: lambda operation: self._kill_owner(operation.why),
                 AwaitDeath: lambda operation: self._ensure_death(),

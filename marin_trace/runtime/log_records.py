@@ -9,11 +9,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 from marin_trace.errors import ControlFileError, explain
 
 __all__ = [
+    "LOCAL_CLUSTER",
     "AttemptLog",
     "CancelRecord",
     "ClaimRecord",
@@ -30,6 +31,9 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LOG_DIRECTORY = ".executor"
 _STATUS_TOKEN = ".executor_status"  # noqa: S105 - a file name
 _FOREIGN_LOCK = ".executor_status.lock"
+
+LOCAL_CLUSTER: Final = "local"
+"""Where jobs are processes of the launcher's own machine."""
 
 
 class EndKind(StrEnum):
@@ -89,9 +93,15 @@ class JobIdentity:
     """The job that a claim was made for."""
 
     name: str
+    """Unique to the claim."""
     cluster: str
     digest: str
     """Of fingerprint and function sources; never of pickled bytes, which differ between processes."""
+
+    @property
+    def is_below_launcher(self) -> bool:
+        """Whether it is a process below its launcher, which carries the launcher's nonce and dies with it."""
+        return self.cluster == LOCAL_CLUSTER
 
 
 @final

@@ -20,11 +20,11 @@ from marin_trace.runtime.attempt import draft_claim, empty_output
 from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import owner_is_gone
-from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StartRecord
 from marin_trace.runtime.manifest import ChangeKind, FileChange, Manifest, changes_since, data_files, manifest_path
 from marin_trace.runtime.options import DEFAULT_LEASE_S
-from marin_trace.runtime.protocol import create, seal
-from marin_trace.runtime.status import StatusKind, read_status
+from marin_trace.runtime.protocol import create, owner_of, seal
+from marin_trace.runtime.status import StatusKind, read_start, read_status
 from marin_trace.storage.files import delete_file, is_local, list_files, local_path
 
 __all__ = [
@@ -249,11 +249,18 @@ def evidence_of(output_path: str) -> Evidence | None:
     claim = _open_claim(driver, log)
     if claim is None:
         return None
-    is_gone = owner_is_gone(claim)
+    start = None if claim.job is None else read_start(log, claim.epoch, driver)
+    owner = owner_of(claim, start)
+    is_gone = owner is not None and owner_is_gone(owner)
     facts = [f"attempt {claim.epoch} was claimed at {claim.claimed_at} by process {claim.pid} on {claim.host}"]
-    if is_gone:
+    if claim.job is not None:
+        where = f"began as process {owner.pid} on {owner.host}" if isinstance(owner, StartRecord) else "has not begun"
+        facts.append(f"its job, {claim.job.name} on {claim.job.cluster}, {where}")
+    if owner is None:
+        facts.append("whether the job is still to begin cannot be seen from here")
+    elif is_gone:
         facts.append("that process and all its children are dead")
-    elif claim.host == socket.gethostname():
+    elif owner.host == socket.gethostname():
         facts.append("that process, or a child of it, lives on this machine or cannot be asked about")
     else:
         facts.append(f"this is {socket.gethostname()}: whether it lives cannot be seen from here")

@@ -21,6 +21,7 @@ __all__ = [
     "FinishingAct",
     "Get",
     "GetMany",
+    "HandOver",
     "KillOwner",
     "LeaseView",
     "List",
@@ -176,6 +177,14 @@ class TellLost:
     why: str
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Tell the owner that the job which its claim was made for has begun, and renews the claim itself; no result."""
+
+    nonce: str
+
+
 class OwnerState(StrEnum):
     """What a lease keeper sees of the process that it keeps leases for."""
 
@@ -260,6 +269,7 @@ Operation = (
     | Act
     | Report
     | TellLost
+    | HandOver
     | AwaitOwner
     | KillOwner
     | AwaitDeath

@@ -89,6 +89,7 @@ __all__ = [
     "finish",
     "insist",
     "observe",
+    "owner_of",
     "read_state",
     "release",
     "request_cancel",
@@ -392,10 +393,19 @@ def observe(
             return (yield from _leave_to_job(log, claim, observer, replace(seen, is_gone=False)))
     if began - seen.since >= claim.lease_s:
         return replace(seen, is_gone=True)
-    # For a claim with a job its launcher's death says nothing: only the start's process counts.
-    owner = start if claim.job is not None else claim
+    owner = owner_of(claim, start)
     gone: bool = False if owner is None else (yield ProbeOwner(owner))
     return replace(seen, is_gone=gone)
+
+
+def owner_of(claim: ClaimRecord, start: StartRecord | None) -> ClaimRecord | StartRecord | None:
+    """Whose process counts for an open epoch; None: that of a job which has not begun.
+
+    The launcher that claimed for a job says nothing by its death, unless the job dies with it.
+    """
+    if start is not None and not start.is_seal:
+        return start
+    return claim if claim.job is None or claim.job.is_below_launcher else None
 
 
 def _leave_to_job(log: AttemptLog, claim: ClaimRecord, observer: ClaimRecord, seen: Sighting) -> Program[Sighting]:

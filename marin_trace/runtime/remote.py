@@ -1,7 +1,8 @@
 """`remote`: a function that runs as a job of its own, on this machine or on a cluster.
 
 It submits and waits, and returns nothing: what the function made is in storage. Resources belong to this wrapper,
-never to the function. Cache and lock run inside the job (``remote(Cached(distributed_lock(fn)))``).
+never to the function. Cache and lock run inside the job (``remote(Cached(distributed_lock(fn)))``); the claim is made
+before, for the job (`marin_trace.runtime.job_launch`).
 """
 
 import functools
@@ -11,17 +12,14 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, ParamSpec, final, overload
+from typing import Any, Final, Generic, ParamSpec, cast, final, overload
 
-from marin_trace.errors import JobFailedError, StepHeldElsewhere, explain
-from marin_trace.runtime.attempt import draft_claim, failure_of, previous_failure, utc_now
-from marin_trace.runtime.driver import driver_for
-from marin_trace.runtime.executable import AttemptObserver, attempt_observer
-from marin_trace.runtime.log_records import AttemptLog, EndKind, EndRecord, FailurePhase
-from marin_trace.runtime.options import DEFAULT_LEASE_S
-from marin_trace.runtime.protocol import FailedBefore, end_attempt
-from marin_trace.runtime.status import StatusKind, StepStatus, read_status
-from marin_trace.workers.client import JobClient, JobHandle, JobRequest, JobStatus, current_client
+from marin_trace.errors import JobFailedError, RunError, StepAlreadyDone, explain
+from marin_trace.runtime.attempt import ClaimMemory
+from marin_trace.runtime.executable import attempt_observer
+from marin_trace.runtime.job_launch import ClaimedStep, JobFuture, JobLaunch
+from marin_trace.runtime.options import AttemptOptions
+from marin_trace.workers.client import JobClient, JobHandle, JobRequest, JobStatus, current_client, job_name
 from marin_trace.workers.local import LocalClient
 from marin_trace.workers.resources import ResourceConfig
 
@@ -126,8 +124,7 @@ class RemoteCallable(Generic[P]):
     """Seconds."""
     client: JobClient | None = None
     """None: the current one when it is called."""
-    _waited_for: dict[str, int] = field(default_factory=dict[str, int], repr=False)
-    """The epoch that was first seen held by another, by output path."""
+    _memory: ClaimMemory = field(default_factory=ClaimMemory, repr=False)
 
     @property
     def __wrapped__(self) -> Callable[P, Any]:
@@ -137,8 +134,7 @@ class RemoteCallable(Generic[P]):
     @property
     def runs_elsewhere(self) -> bool:
         """See `Executable`: false where the job is a process of this machine."""
-        client = self.client or current_client()
-        return client is not None and not client.is_local
+        return not self._engine().is_local
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
         """Submits the call and waits for its end.
@@ -147,73 +143,76 @@ class RemoteCallable(Generic[P]):
             ResourcesUnavailableError: The chosen place does not have what the job asks for.
             JobFailedError: The job ended without a word; what the function raised is raised as it is.
         """
-        handle = self._submit(functools.partial(self.fn, *args, **kwargs))
+        client, call = self._engine(), functools.partial(self.fn, *args, **kwargs)
+        handle = self._submit(client, job_name(self._known_as), call, timeout=self.timeout)
         try:
             status = _wait(handle)
         except BaseException:
             handle.terminate()
             raise
-        error = _error_of(handle, status)
-        if error is not None:
-            raise error
+        if status is JobStatus.SUCCEEDED:
+            handle.forget()
+            return
+        error = handle.exception()
+        raise error if error is not None else JobFailedError(explain(f"job {handle.job_id} ended as {status}"))
 
     def start(self, output_path: str, pool: Executor) -> Future[None]:
-        """Submits it as the step with this output path; no thread of the pool is held. See `Executable`.
+        """Claims for a job and submits it, on a thread of its own; no thread of the pool is held. See `Executable`.
 
-        Cancelling the future terminates a job of this machine, and leaves one on a cluster to itself.
+        Cancelling the future ends a job of this machine, and leaves one on a cluster to itself; cancelling it again
+        ends that one too.
+
+        Raises:
+            RunError: The function has no lock, or writes where no other process can read.
         """
-        step: Callable[..., Any] = self.fn
-        attempt = getattr(step, "attempt", step)
-        before = read_status(output_path)
-        self._refuse_held(output_path, before)
-        handle = self._submit(functools.partial(attempt, output_path))
-        future = _JobFuture(handle, stops_with_launcher=not self.runs_elsewhere)
-        watch = functools.partial(_watch, handle, future, output_path, before.epoch, attempt_observer.get())
-        watcher = threading.Thread(target=watch, name=f"marin-trace-{handle.job_id}", daemon=True)
-        watcher.start()
+        client = self._engine()
+        step = cast("ClaimedStep", self.fn)
+        options: AttemptOptions | None = getattr(self.fn, "options", None)
+        if options is None:
+            raise RunError(explain(f"{self._known_as} is no step: remote(Cached(distributed_lock(fn))) is one"))
+        if output_path.startswith("memory://"):
+            raise RunError(
+                explain(
+                    f"{self._known_as} runs in a process of its own, which cannot reach {output_path}",
+                    hint="--prefix DIRECTORY, or a URL that both can reach",
+                )
+            )
+        launch = JobLaunch(
+            step,
+            output_path,
+            options,
+            name=self._known_as,
+            client=client,
+            # The end of a job of this machine is for its launch to bring about, which can tell the log why.
+            submit=functools.partial(self._submit, client, timeout=None if client.is_local else self.timeout),
+            memory=self._memory,
+            timeout=self.timeout if client.is_local else None,
+            observer=attempt_observer.get(),
+        )
+        future = JobFuture(launch)
+        threading.Thread(target=_settle, args=(launch, future), name=f"marin-trace-{self._known_as}").start()
         return future
 
-    def _refuse_held(self, output_path: str, status: StepStatus) -> None:
-        # Looked at before a process is spent on it; the job itself decides.
-        if status.kind is StatusKind.RUNNING:
-            self._waited_for.setdefault(output_path, status.epoch)
-            raise StepHeldElsewhere(explain(f"{output_path} is being built by {status.owner}"))
-        waited_for = self._waited_for.get(output_path)
-        if status.kind is StatusKind.FAILED and waited_for is not None and status.epoch >= waited_for:
-            raise previous_failure(output_path, FailedBefore(status.epoch, status.error, while_waiting=True))
+    @property
+    def _known_as(self) -> str:
+        return self.name or getattr(self.fn, "__name__", type(self.fn).__name__)
 
-    def _submit(self, entrypoint: Callable[[], Any]) -> JobHandle:
-        client = self.client or current_client() or LocalClient()
+    def _engine(self) -> JobClient:
+        return self.client or current_client() or LocalClient()
+
+    def _submit(
+        self, client: JobClient, name: str, call: Callable[[], Any], *, timeout: float | None = None
+    ) -> JobHandle:
         forwarded = {name: os.environ[name] for name in _FORWARDED_VARIABLES if name in os.environ}
         request = JobRequest(
-            name=self.name or getattr(self.fn, "__name__", type(self.fn).__name__),
-            entrypoint=entrypoint,
+            name=name,
+            entrypoint=call,
             resources=self.resources,
             env_vars={**({} if client.is_local else forwarded), **self.env_vars},
             pip_dependency_groups=self.pip_dependency_groups,
-            timeout=self.timeout,
+            timeout=timeout,
         )
         return client.submit(request)
-
-
-@final
-class _JobFuture(Future[None]):
-    """The outcome of a job; cancelling it ends the job where that is ours to do."""
-
-    def __init__(self, handle: JobHandle, *, stops_with_launcher: bool) -> None:
-        super().__init__()
-        self._handle = handle
-        self._stops_with_launcher = stops_with_launcher
-        self.set_running_or_notify_cancel()
-
-    def cancel(self) -> bool:
-        """Terminates a job of this machine; its end then settles the future."""
-        if self._stops_with_launcher:
-            # On a thread of its own: several jobs are given their grace side by side.
-            threading.Thread(target=self._handle.terminate, daemon=True).start()
-        else:
-            logger.warning(f"{self._handle.job_id} is left running")
-        return False
 
 
 def _wait(handle: JobHandle) -> JobStatus:
@@ -222,36 +221,12 @@ def _wait(handle: JobHandle) -> JobStatus:
     return status
 
 
-def _watch(
-    handle: JobHandle, future: Future[None], output_path: str, epoch_before: int, observer: AttemptObserver | None
-) -> None:
+def _settle(launch: JobLaunch, future: JobFuture) -> None:
     try:
-        error = _error_of(handle, _wait(handle))
-        status = read_status(output_path)
-        _settle_log(output_path, status, error)
-        if observer is not None and status.epoch > epoch_before:
-            observer.epoch = status.epoch
-    except Exception as unexpected:  # noqa: BLE001 - a thread's exception would be lost; the future carries it
-        error = unexpected
-    if error is None:
+        launch.run()
+    except StepAlreadyDone:
         future.set_result(None)
-    else:
+    except BaseException as error:  # noqa: BLE001 - a thread's exception would be lost; the future carries it
         future.set_exception(error)
-
-
-def _settle_log(output_path: str, status: StepStatus, error: BaseException | None) -> None:
-    """A job that died without a word has failed: nobody else is to repeat it as if it had been interrupted."""
-    if error is None or status.kind is not StatusKind.ABANDONED:
-        return
-    kind = EndKind.FAILED if isinstance(error, JobFailedError) else EndKind.RELEASED
-    nonce = draft_claim(lease_s=DEFAULT_LEASE_S).nonce
-    end = EndRecord(status.epoch, kind, nonce, utc_now(), error=failure_of(error, FailurePhase.JOB))
-    driver_for(output_path).run(end_attempt(AttemptLog(output_path), end))
-
-
-def _error_of(handle: JobHandle, status: JobStatus) -> BaseException | None:
-    if status is JobStatus.SUCCEEDED:
-        handle.forget()
-        return None
-    error = handle.exception()
-    return error if error is not None else JobFailedError(explain(f"{handle.job_id} ended as {status}"))
+    else:
+        future.set_result(None)

@@ -8,11 +8,11 @@ from typing import Any, final
 
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import owner_is_gone
-from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, StepFailure
-from marin_trace.runtime.protocol import LogState, read_state
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, StartRecord, StepFailure
+from marin_trace.runtime.protocol import LogState, owner_of, read_state
 from marin_trace.storage.files import is_local
 
-__all__ = ["StatusKind", "StepOwner", "StepStatus", "read_status", "read_statuses"]
+__all__ = ["StatusKind", "StepOwner", "StepStatus", "read_start", "read_status", "read_statuses"]
 
 
 class StatusKind(StrEnum):
@@ -116,7 +116,7 @@ def read_status(output_path: str) -> StepStatus:
 
 def _status_of(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
     if state.claim is not None:
-        return _open_status(state.claim)
+        return _open_status(state.claim, log, driver)
     if state.end is None:
         return _status_without_log(state, log, driver)
     end = state.end
@@ -130,12 +130,24 @@ def _status_of(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
     )
 
 
-def _open_status(claim: ClaimRecord) -> StepStatus:
+def _open_status(claim: ClaimRecord, log: AttemptLog, driver: Driver) -> StepStatus:
+    start = None if claim.job is None else read_start(log, claim.epoch, driver)
+    owner = owner_of(claim, start)
+    process = owner or claim
+    is_sealed = start is not None and start.is_seal
+    is_gone = is_sealed or (owner is not None and owner_is_gone(owner))
     return StepStatus(
-        kind=StatusKind.ABANDONED if owner_is_gone(claim) else StatusKind.RUNNING,
+        kind=StatusKind.ABANDONED if is_gone else StatusKind.RUNNING,
         epoch=claim.epoch,
-        owner=StepOwner(claim.host, claim.pid, claim.claimed_at),
+        owner=StepOwner(process.host, process.pid, claim.claimed_at),
     )
+
+
+def read_start(log: AttemptLog, epoch: int, driver: Driver) -> StartRecord | None:
+    """The start of a job's epoch, or its seal; None: the job has not begun. One request."""
+    path = log.start(epoch)
+    content = driver.store.get(path)
+    return None if content is None else StartRecord.from_bytes(content, path)
 
 
 def _status_without_log(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:

@@ -55,6 +55,8 @@ _LOCAL: Final = "local"
 _ELSEWHERE: Final = "elsewhere"
 _KILL_S: Final = 15.0
 """How much longer processes are waited for, which are killed when they do not stop by themselves."""
+_SECOND_INTERRUPT_S: Final = 10.0
+"""How long an interrupted run with jobs on a cluster stays for a second interrupt, which ends them."""
 _MAX_ELSEWHERE: Final = 256
 """Jobs in flight on a cluster: a bound of its own, since they take nothing of this machine."""
 _FIRST_WAIT_S: Final = 0.05
@@ -96,6 +98,7 @@ class StepRunner:
         resolve: Callable[[Any], ResolvedStep] | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop_grace_s: float = 5.0,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
         """Prepares a runner.
 
@@ -106,6 +109,7 @@ class StepRunner:
             resolve: What the caller's name for a step stands for, for the report.
             clock: Monotonic seconds, for timings.
             stop_grace_s: How long bodies are waited for after Ctrl-C.
+            sleep: Waits for a second Ctrl-C, which ends the jobs on a cluster.
         """
         self._options = options or RunOptions()
         self._statuses = statuses
@@ -113,6 +117,7 @@ class StepRunner:
         self._resolve = resolve
         self._clock = clock
         self._stop_grace_s = stop_grace_s
+        self._sleep = sleep
 
     def run(
         self,
@@ -177,7 +182,7 @@ class StepRunner:
 
     def _stop(self, run: "_Run") -> None:
         try:
-            run.stop(self._stop_grace_s)
+            run.stop(self._stop_grace_s, self._sleep)
         except KeyboardInterrupt:
             logger.warning(f"run {run.options.run_id}: interrupted again, not waiting for {len(run.in_flight)} steps")
             run.give_up()
@@ -235,6 +240,7 @@ class _Run:
         self._held: list[tuple[float, int, str]] = []
         self._sequence = itertools.count()
         self._has_failed = False
+        self._left_jobs: list[Future[Any]] = []
         self._started_at = clock()
         self._warn_of_large_steps()
 
@@ -258,21 +264,37 @@ class _Run:
     def _is_halted(self) -> bool:
         return self.options.fail_fast and self._has_failed
 
-    def stop(self, grace_s: float) -> None:
-        """Interrupts what runs, and waits a while for it to release its claims. No new step starts."""
+    def stop(self, grace_s: float, sleep: Callable[[float], object]) -> None:
+        """Interrupts what runs, and waits a while for it to release its claims. No new step starts.
+
+        Raises:
+            KeyboardInterrupt: A second interrupt: `give_up` is to follow.
+        """
         self.pool.interrupt()
         for path, step in list(self.in_flight.items()):
             if step.future is None:  # it was interrupted in this very thread
                 del self.in_flight[path]
             else:
                 step.future.cancel()
+                if self._lanes[path] == _ELSEWHERE:
+                    self._left_jobs.append(step.future)
         self._await_ends(self.clock() + grace_s, self.in_flight)
         # A process of this machine is killed when its own grace is over: it must not outlive the run.
         self._await_ends(self.clock() + _KILL_S, [path for path in self.in_flight if self._is_own_process(path)])
-        self.give_up()
+        if self._left_jobs:
+            logger.warning(
+                f"{len(self._left_jobs)} jobs are left running: Ctrl-C within {_SECOND_INTERRUPT_S:g} s ends them too"
+            )
+            sleep(_SECOND_INTERRUPT_S)
+        self._settle_as_interrupted()
 
     def give_up(self) -> None:
-        """Settles what has not ended as interrupted. Processes are terminated, if they are not being."""
+        """Ends the jobs that were left running, without waiting, and settles what has not ended as interrupted."""
+        for job in self._left_jobs:
+            job.cancel()
+        self._settle_as_interrupted()
+
+    def _settle_as_interrupted(self) -> None:
         for path in self.in_flight:
             if self._lanes[path] == _LOCAL and not self._is_own_process(path):
                 logger.error(f"{path}: its function did not stop; its claim stays until this process has ended")

@@ -1,11 +1,13 @@
 """The job client: one narrow protocol between a step and whatever runs processes for it."""
 
+import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, final
+from typing import Any, Final, Protocol, final
 
 from marin_trace.workers.resources import ResourceConfig
 
@@ -15,9 +17,15 @@ __all__ = [
     "JobRequest",
     "JobStatus",
     "current_client",
+    "job_name",
     "set_current_client",
     "use_client",
 ]
+
+
+_UNSAFE: Final = re.compile(r"[^a-z0-9_.-]+")
+_NAME_CHARACTERS: Final = 45
+"""Of the text: what is appended keeps a name within the sixty or so that engines allow."""
 
 
 class JobStatus(StrEnum):
@@ -42,7 +50,7 @@ class JobRequest:
     """A call to run in a process of its own."""
 
     name: str
-    """For people and logs."""
+    """Unique, see `job_name`."""
     entrypoint: Callable[[], Any]
     """What to call; must be picklable by cloudpickle, and returns nothing that anybody reads."""
     resources: ResourceConfig = field(default_factory=ResourceConfig)
@@ -59,7 +67,7 @@ class JobHandle(Protocol):
 
     @property
     def job_id(self) -> str:
-        """Unique in its client."""
+        """The name under which it was submitted."""
         ...
 
     def status(self) -> JobStatus:
@@ -107,6 +115,25 @@ class JobClient(Protocol):
             WorkerError: It cannot be started here.
         """
         ...
+
+    def find(self, name: str) -> JobHandle | None:
+        """The job of this name that is pending or runs, whoever submitted it; None: it has ended or never was.
+
+        Raises:
+            WorkerError: The engine does not answer.
+        """
+        ...
+
+
+def job_name(text: str) -> str:
+    """A name for a job, as every engine takes it, and unique: the text's safe characters and eight random ones.
+
+    Args:
+        text: What people know it by: a step's name, or a function's.
+    """
+    safe = _UNSAFE.sub("-", text.lower()).strip("-._")[:_NAME_CHARACTERS].rstrip("-._") or "job"
+    # Engines take a name of digits alone for a number.
+    return f"{safe if safe[0].isalpha() else f'job-{safe}'}-{os.urandom(4).hex()}"
 
 
 _current_client: ContextVar[JobClient | None] = ContextVar("marin_trace_client", default=None)

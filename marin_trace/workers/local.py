@@ -1,8 +1,8 @@
 """`LocalClient`: a process of this machine for each job.
 
 The call travels by cloudpickle over a pipe; the process leads a group of its own, which is killed as a whole; what it
-writes goes to a file, whose tail is shown when it fails. The process owns its step by itself (its claim names it): it
-outlives a launcher that is killed, and ends with one that is interrupted.
+writes goes to a file, whose tail is shown when it fails. The process carries its launcher's mark in its environment,
+and the launcher's lease keeper kills it when the launcher has died, however that happened.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Mapping
-from itertools import count
 from pathlib import Path
 from typing import Final, final
 
@@ -49,7 +49,7 @@ class LocalClient:
         """
         self._machine = machine
         self._term_grace_s = term_grace_s
-        self._numbers = count(1)
+        self._jobs: weakref.WeakValueDictionary[str, LocalHandle] = weakref.WeakValueDictionary()
 
     @property
     def name(self) -> str:
@@ -71,14 +71,19 @@ class LocalClient:
         check_available(request, self._machine or this_machine())
         overlay = overlay_for(request.pip_dependency_groups)
         directory = Path(tempfile.mkdtemp(prefix="marin-trace-job-"))
-        job_id = f"local-{os.getpid()}-{next(self._numbers)}"
         try:
             process = _spawn(request, directory, overlay)
         except BaseException:
             shutil.rmtree(directory)
             raise
-        logger.info(f"{job_id}: {request.name} runs as process {process.pid}, its output is {directory / 'log'}")
-        return LocalHandle(job_id, request, process, directory, self._term_grace_s)
+        logger.info(f"{request.name} runs as process {process.pid}, its output is {directory / 'log'}")
+        handle = self._jobs[request.name] = LocalHandle(request, process, directory, self._term_grace_s)
+        return handle
+
+    def find(self, name: str) -> "LocalHandle | None":
+        """See `JobClient.find`: knows the jobs that it submitted itself."""
+        handle = self._jobs.get(name)
+        return None if handle is None or handle.status().is_over else handle
 
 
 @final
@@ -86,9 +91,8 @@ class LocalHandle:
     """A process that was started. Thread-safe."""
 
     def __init__(
-        self, job_id: str, request: JobRequest, process: "subprocess.Popen[bytes]", directory: Path, term_grace_s: float
+        self, request: JobRequest, process: "subprocess.Popen[bytes]", directory: Path, term_grace_s: float
     ) -> None:
-        self._job_id = job_id
         self._request = request
         self._process = process
         self._directory = directory
@@ -100,8 +104,8 @@ class LocalHandle:
 
     @property
     def job_id(self) -> str:
-        """Unique on this machine while the launcher lives."""
-        return self._job_id
+        """See `JobHandle.job_id`."""
+        return self._request.name
 
     @property
     def log_path(self) -> str:

@@ -19,9 +19,11 @@ from marin_trace.errors import LeaseLostError, StepAlreadyDone
 from marin_trace.io import atomic_write
 from marin_trace.runtime.artifact import Artifact
 from marin_trace.runtime.distributed_lock import distributed_lock
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, JobIdentity, StartRecord
 from marin_trace.runtime.maintenance import collect_garbage, delete_garbage, evidence_of
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.status import StatusKind, read_status
+from marin_trace.storage.control_store import control_store_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -293,6 +295,38 @@ def test_an_owner_elsewhere_is_said_to_be_elsewhere(held: str, monkeypatch: pyte
     evidence = evidence_of(held)
     assert evidence is not None
     assert evidence.facts[1] == "this is another: whether it lives cannot be seen from here"
+
+
+def claim_for_job(output: str, cluster: str) -> AttemptLog:
+    """Leaves an output claimed for a job that has not begun, by a process that is gone."""
+    log = AttemptLog(output)
+    claim = ClaimRecord(1, "n", "host", 1, "0" * 24, 120.0, "now", job=JobIdentity("train-1", cluster, "digest"))
+    control_store_for(output).put_if_absent(log.claim(1), claim.to_bytes())
+    return log
+
+
+def test_a_job_that_has_not_begun_is_not_taken_for_dead(prefix: str, run) -> None:
+    claim_for_job(f"{prefix}/a", "ray")
+    code, (row,) = run("unlock", f"{prefix}/a")
+    assert (code, row["owner_is_gone"]) == (1, False)
+    assert row["facts"][1] == "its job, train-1 on ray, has not begun"
+    assert "cannot be seen from here" in row["facts"][2]
+    assert read_status(f"{prefix}/a").kind is StatusKind.RUNNING
+
+
+def test_the_process_of_a_job_that_has_begun_is_its_owner(prefix: str, run) -> None:
+    log = claim_for_job(f"{prefix}/a", "ray")
+    start = StartRecord("n", "attempt", "host", 77, "1" * 24)
+    control_store_for(log.output_path).put_if_absent(log.start(1), start.to_bytes())
+    assert run("unlock", f"{prefix}/a")[1][0]["facts"][1] == "its job, train-1 on ray, began as process 77 on host"
+    assert read_status(f"{prefix}/a").owner.pid == 77
+
+
+def test_a_claim_whose_start_was_sealed_is_abandoned(prefix: str) -> None:
+    log = claim_for_job(f"{prefix}/a", "ray")
+    seal = StartRecord("m", "", "host", 77, "1" * 24)
+    control_store_for(log.output_path).put_if_absent(log.start(1), seal.to_bytes())
+    assert read_status(f"{prefix}/a").kind is StatusKind.ABANDONED
 
 
 def test_unlock_of_what_is_not_open_is_told(prefix: str, capsys) -> None:

@@ -1,9 +1,13 @@
-"""Another launcher: `hold PATH [LEASE [child]]`, `spin | defy PATH LEASE` or `run DIRECTORY LOG`."""
+"""Another launcher.
+
+`hold PATH [LEASE [child]]`, `spin | defy PATH LEASE`, `job PATH LEASE READY GO` or `run DIRECTORY LOG`.
+"""
 
 import contextlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from marin_trace.errors import LeaseLostError
 from marin_trace.runtime.artifact import Artifact
@@ -12,6 +16,7 @@ from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.keeper import dismiss_keeper
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.process_tree import descendants_of
+from marin_trace.runtime.remote import remote
 
 
 def hold(path: str, lease_s: str = "120", child: str = "") -> None:
@@ -76,5 +81,22 @@ def run(directory: str, log: str) -> None:
     print("done", flush=True)
 
 
+def job(path: str, lease_s: str, ready: str, go: str) -> None:
+    """Runs an output's body in a process of its own, which says through one pipe that it runs and waits at another."""
+
+    def body(output_path: str) -> int:
+        with open(ready, "w") as stream:
+            stream.write(f"{os.getpid()}")
+        with open(go) as stream:
+            stream.read()
+        return os.getpid()
+
+    locked = distributed_lock(body).with_options(AttemptOptions(lease_seconds=float(lease_s)))
+    step = remote(Cached(locked, Artifact.save, Artifact.load), name="body")
+    with ThreadPoolExecutor() as pool:
+        step.start(path, pool).result()
+    print("done", flush=True)
+
+
 if __name__ == "__main__":
-    {"hold": hold, "run": run, "spin": spin, "defy": defy}[sys.argv[1]](*sys.argv[2:])
+    {"hold": hold, "run": run, "job": job, "spin": spin, "defy": defy}[sys.argv[1]](*sys.argv[2:])

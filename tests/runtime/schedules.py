@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
+from marin_trace.runtime.log_records import LOCAL_CLUSTER
 from tests.runtime.simulator import Fault, T, World
 
 Placement = tuple[int, Fault]
@@ -55,6 +56,7 @@ def random_world(seed: int, *, with_jobs: bool = False) -> World:
         fails=dice.choice([0, 0, 0, 0.3]),
         forced=dice.random() < 0.2 and not with_jobs,
         with_jobs=with_jobs,
+        cluster=dice.choice(["sim", LOCAL_CLUSTER]),
         preempts=0.4 if with_jobs else 0.0,
         unreachable=(1 * T, 3 * T) if with_jobs and dice.random() < 0.2 else (0.0, 0.0),
         body_s=dice.choice([0.1, 0.5, 1.5]) * T,

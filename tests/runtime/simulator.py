@@ -36,6 +36,7 @@ from marin_trace.runtime.operations import (
     FinishingAct,
     Get,
     GetMany,
+    HandOver,
     KillOwner,
     LeaseView,
     List,
@@ -174,6 +175,8 @@ class World:
     jitter: bool = True
     forced: bool = False
     with_jobs: bool = False
+    cluster: str = "sim"
+    """That jobs run on; of `LOCAL_CLUSTER`, keepers and observers take them to die with their launcher."""
     preempts: float = 0.0
     unreachable: tuple[float, float] = (0.0, 0.0)
     """When the engine does not answer."""
@@ -324,7 +327,7 @@ class World:
             case ReadLease(nonce):
                 lease = process.leases[nonce]
                 return False, LeaseView(lease.claim.lease_s, lease.sent_at, lease.lost)
-            case Say() | TellLost() | Report() | ReadyKeeper():
+            case Say() | TellLost() | Report() | HandOver() | ReadyKeeper():
                 self._tell(process, operation)
                 return False, None
             case Act(what):
@@ -538,6 +541,8 @@ class World:
             case TellLost(nonce, why):
                 self.note(f"{keeper.name}: lost: {why}")
                 keeper.leases[nonce].lost = why
+            case HandOver():
+                self.note(f"{keeper.name}: its job has begun")
             case Say(message):
                 self.note(f"{keeper.name}: {message}")
 
@@ -732,7 +737,7 @@ def job_launcher(world: World, process: Process, number: int) -> Generator[Any, 
     seen, waited_for = None, None
     while True:
         name = f"job-{world.nonce()}"
-        draft = world.draft(process, JobIdentity(name, "sim", "digest"))
+        draft = world.draft(process, JobIdentity(name, world.cluster, "digest"))
         try:
             outcome = yield from protocol.claim_epoch(LOG, draft, ClaimPolicy(waited_for=waited_for), seen)
         except (StoreUnavailableError, LeaseLostError):

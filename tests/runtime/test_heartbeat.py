@@ -1,17 +1,19 @@
 """Laws of the lease keeper's program, driven by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from marin_trace.errors import StorageError
 from marin_trace.runtime.heartbeat import BeatResult, Kept, KeptClaim, beat, keep
-from marin_trace.runtime.log_records import CancelRecord, ClaimRecord, EndKind, EndRecord, StartRecord
+from marin_trace.runtime.log_records import CancelRecord, ClaimRecord, EndKind, EndRecord, JobIdentity, StartRecord
 from marin_trace.runtime.operations import (
     AwaitDeath,
     AwaitOwner,
     GetMany,
+    HandOver,
     KillOwner,
     OwnerState,
     Put,
@@ -22,6 +24,12 @@ from tests.runtime.test_protocol import LOG, FakeStore
 
 CLAIM = ClaimRecord(1, "a", "host", 1, "process", 120.0, "now")
 KEPT = KeptClaim("/out", CLAIM, "a", 0.0)
+STARTED = StartRecord("a", "j", "host", 1, "process").to_bytes()
+
+
+def kept_for(cluster: str) -> KeptClaim:
+    """A launcher's claim for a job."""
+    return KeptClaim("/out", replace(CLAIM, job=JobIdentity("job", cluster, "digest")), "a", 0.0, awaits_start=True)
 
 
 class FakeOwner(FakeStore):
@@ -38,7 +46,10 @@ class FakeOwner(FakeStore):
             self.told.append(operation)
             return kills if isinstance(operation, KillOwner) else "was killed"
 
-        self.answers = {AwaitOwner: self.await_owner, **dict.fromkeys((Report, TellLost, KillOwner, AwaitDeath), tell)}
+        self.answers = {
+            AwaitOwner: self.await_owner,
+            **dict.fromkeys((Report, TellLost, HandOver, KillOwner, AwaitDeath), tell),
+        }
 
     def await_owner(self, operation: AwaitOwner) -> OwnerState:
         self.now += operation.seconds
@@ -82,8 +93,32 @@ def test_a_dead_launchers_claim_for_a_job_is_left_alone() -> None:
 
 def test_a_job_that_has_begun_renews_its_claim_itself() -> None:
     owner = FakeOwner(OwnerState.RUNS)
-    owner.files[LOG.start(1)] = StartRecord("a", "j", "host", 1, "process").to_bytes()
-    assert owner.run(keep(KeptClaim("/out", CLAIM, "a", 0.0, awaits_start=True))) is Kept.HANDED_OVER
+    owner.files[LOG.start(1)] = STARTED
+    assert owner.run(keep(kept_for("sim"))) is Kept.HANDED_OVER
+    assert owner.kinds_told() == [Report, HandOver]
+
+
+def test_a_local_job_that_has_begun_dies_with_its_launcher_and_is_released_by_its_own_keeper() -> None:
+    owner = FakeOwner(OwnerState.RUNS, OwnerState.STOPPED, OwnerState.RUNS, OwnerState.DEAD)
+    owner.files[LOG.start(1)] = STARTED
+    assert owner.run(keep(kept_for("local"))) is Kept.LEFT
+    assert owner.kinds_told() == [Report, HandOver, AwaitDeath]
+    assert LOG.end(1) not in owner.files
+    assert owner.run(keep(kept_for("local"))) is Kept.FORGOTTEN
+
+
+def test_a_local_job_that_has_not_begun_is_sealed_when_its_launcher_is_dead() -> None:
+    owner = FakeOwner(OwnerState.RUNS, OwnerState.DEAD)
+    assert owner.run(keep(kept_for("local"))) is Kept.RELEASED
+    assert StartRecord.from_bytes(owner.files[LOG.start(1)], "start").is_seal
+    assert owner.end().kind is EndKind.RELEASED
+
+
+@pytest.mark.parametrize("last", [OwnerState.FORGOTTEN, OwnerState.DEAD])
+def test_a_launcher_that_lost_the_claim_of_a_job_is_told_and_not_killed(last: OwnerState) -> None:
+    owner = FakeOwner(*[OwnerState.STOPPED] * 20, last)
+    assert owner.run(keep(kept_for("sim"))) is (Kept.FORGOTTEN if last is OwnerState.FORGOTTEN else Kept.LEFT)
+    assert owner.kinds_told() == [TellLost] + ([AwaitDeath] if last is OwnerState.DEAD else [])
 
 
 def test_a_stopped_owner_is_not_renewed_and_killed_before_its_lease_ends() -> None:

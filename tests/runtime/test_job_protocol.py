@@ -25,6 +25,7 @@ from marin_trace.runtime.protocol import (
     claim_epoch,
     end_attempt,
     observe,
+    request_cancel,
     seal,
 )
 from tests.runtime.test_protocol import LOG, FakeStore
@@ -245,6 +246,47 @@ def test_a_job_that_died_before_it_began_has_failed(cluster: Cluster) -> None:
     cluster.words["job"] = EngineWord.GONE
     assert cluster.watch(claim) is JobView.FAILED
     assert cluster.end(1).kind is EndKind.FAILED
+
+
+def test_a_job_whose_end_is_asked_for_before_it_began_has_failed(cluster: Cluster) -> None:
+    claim = cluster.claim()
+    cluster.words["job"] = EngineWord.ALIVE
+    cluster.run(request_cancel(LOG, 1, CancelRecord("me", "enough")))
+    assert cluster.watch(claim) is JobView.FAILED
+    assert cluster.end(1).error.message == "cancelled by me: enough"
+    assert isinstance(cluster.enter("j"), Left)
+
+
+def test_a_job_that_began_before_its_end_was_asked_for_ends_by_itself(cluster: Cluster) -> None:
+    claim = cluster.claim()
+    cluster.run(request_cancel(LOG, 1, CancelRecord("me", "enough")))
+    start = StartRecord("launcher", "j", "host", 1, "process").to_bytes()
+
+    def begin(operation: Any) -> None:
+        if isinstance(operation, PutIfAbsent):
+            cluster.files.setdefault(LOG.start(1), start)
+
+    cluster.before_each = begin
+    assert cluster.watch(claim) is JobView.RUNS
+    assert LOG.end(1) not in cluster.files
+
+
+def test_a_request_to_end_a_job_that_vanishes_is_an_error(cluster: Cluster) -> None:
+    claim = cluster.claim()
+    cluster.run(request_cancel(LOG, 1, CancelRecord("me", "enough")))
+    files = cluster.files
+    cluster.answers[Get] = lambda operation: None if operation.path == LOG.cancel(1) else files.get(operation.path)
+    with pytest.raises(ControlFileError, match=r"000001\.cancel vanished"):
+        cluster.watch(claim)
+
+
+def test_an_unstarted_local_job_is_gone_with_its_launcher(cluster: Cluster) -> None:
+    local, elsewhere = replace(JOB, cluster="local"), JOB
+    for job, is_gone in ((local, True), (elsewhere, False)):
+        cluster.files.clear()
+        claim = cluster.claim(job=job)
+        cluster.dead.add(claim.process_nonce)
+        assert cluster.run(observe(LOG, claim, draft("b"), None)).is_gone is is_gone
 
 
 def test_a_job_that_died_after_it_began_is_waited_for(cluster: Cluster) -> None:

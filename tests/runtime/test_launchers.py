@@ -14,7 +14,7 @@ from marin_trace.runtime.distributed_lock import PreviousTaskFailedError, StepHe
 from marin_trace.runtime.driver import driver_for
 from marin_trace.runtime.log_records import AttemptLog, CancelRecord
 from marin_trace.runtime.options import AttemptOptions
-from marin_trace.runtime.process_tree import await_death, descendants_of
+from marin_trace.runtime.process_tree import await_death, carriers_of, descendants_of
 from marin_trace.runtime.protocol import request_cancel
 from marin_trace.runtime.status import StatusKind, read_status
 
@@ -196,3 +196,80 @@ def test_another_launchers_failure_is_shown_with_its_error(launch, tmp_path: Pat
     holder.wait()
     with pytest.raises(PreviousTaskFailedError, match="while this one waited for it: ValueError: told to fail"):
         waiting.attempt(output)
+
+
+@pytest.fixture
+def running_job(launch, tmp_path: Path):
+    """A launcher whose job runs: the launcher, the output, the process of the job and what lets it go on."""
+    ready, go, output = str(tmp_path / "ready"), str(tmp_path / "go"), str(tmp_path / "out")
+    os.mkfifo(ready)
+    os.mkfifo(go)
+    launcher = launch("job", output, "2", ready, go)
+    with open(ready) as stream:
+        pid = int(stream.read())
+    return launcher, output, pid, lambda: Path(go).write_text("go")
+
+
+def test_a_job_of_this_machine_dies_with_its_killed_launcher_and_is_released(running_job) -> None:
+    launcher, output, pid, _ = running_job
+    keepers = descendants_of(launcher.pid) - {pid}
+    launcher.kill()
+    launcher.wait()
+    assert await_death(pid, limit_s=5)
+    assert all(await_death(keeper, limit_s=5) for keeper in keepers)
+    assert read_status(output).kind is StatusKind.RELEASED
+    assert distributed_lock(lambda path: "mine").finishing(Artifact.save).attempt(output) == "mine"
+
+
+def test_a_job_whose_launcher_and_its_keeper_are_killed_goes_on_and_is_waited_for(running_job) -> None:
+    launcher, output, pid, let_go = running_job
+    (keeper,) = keepers_of(launcher.pid)
+    kill_together(launcher, keeper)
+    waiting = distributed_lock(lambda path: 1)
+    with pytest.raises(StepHeldElsewhere):
+        waiting.attempt(output)
+    let_go()
+    assert await_death(pid, limit_s=10)
+    assert Artifact.load(output) == pid
+
+
+def test_a_stopped_launcher_does_not_stop_its_job(running_job) -> None:
+    launcher, output, pid, let_go = running_job
+    launcher.send_signal(signal.SIGSTOP)
+    let_go()
+    deadline = boottime() + 20
+    while read_status(output).kind is not StatusKind.SUCCESS:
+        assert boottime() < deadline
+    launcher.send_signal(signal.SIGCONT)
+    assert line_of(launcher) == "done"
+    assert Artifact.load(output) == pid
+
+
+def test_a_job_whose_keeper_is_killed_has_another_and_commits(running_job) -> None:
+    launcher, output, pid, let_go = running_job
+    (keeper,) = keepers_of(pid)
+    os.kill(keeper, signal.SIGKILL)
+    assert await_death(keeper, limit_s=10)
+    let_go()
+    assert line_of(launcher) == "done"
+    assert Artifact.load(output) == pid
+
+
+def test_a_cancelled_job_is_ended_and_has_failed(running_job) -> None:
+    launcher, output, pid, _ = running_job
+    driver_for(output).run(request_cancel(AttemptLog(output), 1, CancelRecord("somebody", "too slow")))
+    assert await_death(pid, limit_s=20)
+    assert launcher.wait(20) == 1
+    status = read_status(output)
+    assert status.kind is StatusKind.FAILED
+    assert status.error is not None
+    assert status.error.message == "cancelled by somebody: too slow"
+
+
+def keepers_of(pid: int) -> list[int]:
+    """The lease keepers that a process has started itself."""
+    return [child for child in carriers_of("MARIN_TRACE_KEEPER=") if parent_of(child) == pid]
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

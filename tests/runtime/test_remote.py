@@ -8,6 +8,15 @@ from typing import Any
 import pytest
 
 from marin_trace.errors import JobFailedError, PreviousTaskFailedError, ResourcesUnavailableError, RunFailedError
+from marin_trace.runtime.log_records import (
+    LOCAL_CLUSTER,
+    AttemptLog,
+    ClaimRecord,
+    EndKind,
+    EndRecord,
+    FailurePhase,
+    StartRecord,
+)
 from marin_trace.runtime.remote import RemoteCallable, remote
 from marin_trace.runtime.report import OutcomeKind
 from marin_trace.runtime.status import StatusKind, read_status
@@ -50,6 +59,9 @@ class FakeCluster:
         request.entrypoint()
         return FakeHandle(request)
 
+    def find(self, name: str) -> None:
+        return None
+
 
 def write_greeting(path: str, *, name: str = "world") -> str:
     Path(path).write_text(f"{os.environ['GREETING']} {name}")
@@ -89,7 +101,8 @@ def test_the_chosen_client_gets_the_request_with_forwarded_variables(monkeypatch
         remote(print, resources=tpu, env_vars={"A": "b"}, timeout=5)()
     remote(print, client=cluster)()
     request = cluster.requests[0]
-    assert (request.name, request.resources, request.timeout) == ("print", tpu, 5)
+    assert (request.name[:-8], request.resources, request.timeout) == ("print-", tpu, 5)
+    assert request.name != cluster.requests[1].name
     assert dict(request.env_vars) == {"A": "b", "HF_TOKEN": "s3cr3t"}
     assert len(cluster.requests) == 2
 
@@ -146,6 +159,67 @@ def test_a_job_that_is_killed_is_a_failure_of_this_run_and_is_released_by_its_ke
     assert report.outcomes[0].epoch == 2
 
 
+def test_the_claim_names_the_job_and_the_start_its_process(make_step) -> None:
+    step = make_step("a", pid_of_job, wrap=as_job())
+    report = StepRunner().run([step])
+    log = AttemptLog(step.output_path)
+    claim = ClaimRecord.from_bytes(Path(log.claim(1)).read_bytes(), "claim")
+    start = StartRecord.from_bytes(Path(log.start(1)).read_bytes(), "start")
+    assert (claim.pid, start.pid) == (os.getpid(), report.artifact(step))
+    assert claim.job is not None
+    assert (claim.job.name[:-8], claim.job.cluster) == ("step-", LOCAL_CLUSTER)
+    assert start.nonce == claim.nonce
+    assert end_of(step, 1).nonce == start.attempt
+
+
+def fail_the_first_time(path: str) -> int:
+    Path(path).mkdir(exist_ok=True)
+    with open(f"{path}/attempts", "a+") as stream:
+        stream.write(".")
+        stream.seek(0)
+        if len(stream.read()) < 3:
+            raise LookupError("not yet")
+    return os.getpid()
+
+
+def test_a_job_repeats_a_failed_attempt_by_itself(make_step) -> None:
+    step = make_step("a", fail_the_first_time, retries=2, wrap=as_job())
+    report = StepRunner().run([step])
+    assert report.outcomes[0].epoch == 3
+    starts = [StartRecord.from_bytes(Path(AttemptLog(step.output_path).start(n)).read_bytes(), "start") for n in (1, 3)]
+    assert starts[0].pid == starts[1].pid == report.artifact(step)
+
+
+def test_a_job_that_dies_is_followed_by_another_as_long_as_there_are_retries(make_step) -> None:
+    step = make_step("a", die_in_job_once, retries=1, wrap=as_job())
+    report = StepRunner().run([step])
+    assert (report.outcomes[0].epoch, report.artifact(step)) == (2, "alive")
+
+
+def test_a_call_that_cannot_be_carried_over_is_the_steps_failure_and_nobody_elses(make_step) -> None:
+    lock = threading.Lock()
+    step = make_step("a", lambda path: lock, wrap=as_job())
+    with pytest.raises(RunFailedError) as caught:
+        StepRunner().run([step])
+    assert isinstance(caught.value.exceptions[0], TypeError)
+    assert "lock" in str(caught.value.exceptions[0])
+    assert (end_of(step, 1).kind, end_of(step, 1).error.phase) == (EndKind.RELEASED, FailurePhase.JOB)
+
+
+def test_a_step_in_a_process_of_its_own_cannot_write_to_this_processs_memory(make_step) -> None:
+    step = make_step("a", pid_of_job, output_path="memory://here/a", wrap=as_job())
+    with pytest.raises(RunFailedError) as caught:
+        StepRunner().run([step])
+    assert "cannot reach memory://here/a" in str(caught.value.exceptions[0])
+
+
+def test_what_has_no_lock_cannot_be_started_as_a_step(make_step) -> None:
+    step = make_step("a", wrap=lambda executable: remote(pid_of_job))
+    with pytest.raises(RunFailedError) as caught:
+        StepRunner().run([step])
+    assert "pid_of_job is no step" in str(caught.value.exceptions[0])
+
+
 def wait_for_ever(path: str) -> None:
     Path(path).mkdir(exist_ok=True)
     with open(f"{path}/../ready", "w") as stream:
@@ -153,11 +227,33 @@ def wait_for_ever(path: str) -> None:
     threading.Event().wait()
 
 
+def wait_the_first_time(path: str) -> None:
+    if not os.path.exists(f"{path}/begun"):
+        Path(path, "begun").touch()
+        threading.Event().wait()
+
+
+def end_of(step: Any, epoch: int) -> EndRecord:
+    path = AttemptLog(step.output_path).end(epoch)
+    return EndRecord.from_bytes(Path(path).read_bytes(), path)
+
+
 def test_a_job_out_of_time_is_ended_as_failed(make_step, prefix: str) -> None:
     step = make_step("a", wait_for_ever, wrap=as_job(timeout=1.0, client=LocalClient(term_grace_s=5)))
     with pytest.raises(RunFailedError) as caught:
         StepRunner().run([step])
     assert "step took longer than its timeout of 1 s" in str(caught.value.exceptions[0])
+    status = read_status(step.output_path)
+    assert status.kind is StatusKind.FAILED
+    assert status.error.message == "cancelled by the step's timeout: it took longer than 1 s"
+
+
+def test_a_job_out_of_time_is_released_and_tried_again(make_step, prefix: str) -> None:
+    step = make_step("a", wait_the_first_time, retries=1, wrap=as_job(timeout=2.0))
+    report = StepRunner().run([step])
+    assert (report.outcomes[0].kind, report.outcomes[0].epoch) == (OutcomeKind.SUCCEEDED, 2)
+    end = end_of(step, 1)
+    assert (end.kind, end.error.type) == (EndKind.RELEASED, "KeyboardInterrupt")
 
 
 def test_an_interrupt_stops_local_jobs_and_releases_their_claims(make_step, prefix: str) -> None:
@@ -174,6 +270,58 @@ def test_an_interrupt_stops_local_jobs_and_releases_their_claims(make_step, pref
     with pytest.raises(KeyboardInterrupt):
         StepRunner(on_event=interrupt, stop_grace_s=30).run([step, make_step("last")])
     assert read_status(step.output_path).kind is StatusKind.RELEASED
+
+
+class StubbornCluster(FakeCluster):
+    """A cluster whose jobs begin late and never end by themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_ended = threading.Event()
+
+    def submit(self, request: JobRequest) -> Any:
+        self.requests.append(request)
+        return StubbornHandle(request, self.is_ended)
+
+
+class StubbornHandle(FakeHandle):
+    def __init__(self, request: JobRequest, is_ended: threading.Event) -> None:
+        super().__init__(request)
+        self.terminate = is_ended.set
+        self.is_ended = is_ended
+
+    def status(self) -> JobStatus:
+        return JobStatus.STOPPED if self.is_ended.is_set() else JobStatus.PENDING
+
+
+def interrupt_when_submitted(cluster: StubbornCluster, monkeypatch: pytest.MonkeyPatch, times: int) -> StepRunner:
+    """A runner that is interrupted once the job is submitted, and again while it stays for that."""
+    is_submitted = threading.Event()
+    submit = cluster.submit
+    monkeypatch.setattr(cluster, "submit", lambda request: (submit(request), is_submitted.set())[0])
+
+    def interrupt(event: Any) -> None:
+        if event.kind is EventKind.STARTED and event.step.name == "last":
+            assert is_submitted.wait(30)
+            raise KeyboardInterrupt
+
+    def again(seconds: float) -> None:
+        if times == 2:
+            raise KeyboardInterrupt
+
+    return StepRunner(on_event=interrupt, sleep=again)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_leaves_a_job_on_a_cluster_and_a_second_one_ends_it(make_step, monkeypatch, caplog, times) -> None:
+    cluster = StubbornCluster()
+    step = make_step("first", pid_of_job, wrap=as_job(client=cluster))
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_when_submitted(cluster, monkeypatch, times).run([step, make_step("last")])
+    assert cluster.is_ended.wait(30 if times == 2 else 0) is (times == 2)
+    assert f"job {cluster.requests[0].name} is left running on fake" in caplog.text
+    assert "1 jobs are left running" in caplog.text
+    assert read_status(step.output_path).kind is StatusKind.RUNNING
 
 
 def test_a_step_held_elsewhere_costs_no_job(make_step, launch) -> None:

@@ -1,0 +1,369 @@
+"""A step that runs as a job, as its launcher sees it: claimed for the job, submitted, and watched to its end.
+
+The rules are `marin_trace.runtime.job_protocol`'s; here they meet an engine. A launch has a thread of its own, which
+waits and works nothing, so that no thread of the pool is held. From the moment that the job has begun the step is the
+job's: what it wrote in the log is the outcome, and the engine's word only says when to look.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, Protocol, final
+
+from marin_trace.errors import (
+    JobFailedError,
+    RunError,
+    StepAlreadyDone,
+    StepHeldElsewhere,
+    StorageError,
+    StoreUnavailableError,
+    WorkerError,
+    explain,
+)
+from marin_trace.runtime.attempt import ClaimMemory, attempt_of, draft_claim, failure_of
+from marin_trace.runtime.capture import existing_log
+from marin_trace.runtime.clock import boottime
+from marin_trace.runtime.driver import Driver, driver_for
+from marin_trace.runtime.executable import AttemptObserver, JobTicket
+from marin_trace.runtime.job_protocol import JobView, end_unstarted, submit_job, watch_job
+from marin_trace.runtime.keeper import forget_claim, hold_claim, ready_keeper
+from marin_trace.runtime.liveness import leave_claim_open, living_attempt
+from marin_trace.runtime.log_records import (
+    AttemptLog,
+    CancelRecord,
+    ClaimRecord,
+    EndKind,
+    FailurePhase,
+    JobIdentity,
+)
+from marin_trace.runtime.operations import AskEngine, EngineWord, ReadLease, ReadyKeeper, Submit, Terminate
+from marin_trace.runtime.options import AttemptOptions
+from marin_trace.runtime.protocol import Claimed, EngineSilent, Held, LogState, claim_epoch, read_state, request_cancel
+from marin_trace.workers.client import JobClient, JobHandle, job_name
+
+__all__ = ["ClaimedStep", "JobFuture", "JobLaunch"]
+
+logger = logging.getLogger(__name__)
+
+_FIRST_LOOK_S: Final = 0.05
+"""Before the second look at a job; doubled up to a twelfth of the lease."""
+_EXIT_S: Final = 5.0
+"""How long a job whose step has ended may take to exit by itself."""
+
+
+class ClaimedStep(Protocol):
+    """A step whose lock runs inside the job."""
+
+    def attempt(self, output_path: str, ticket: JobTicket | None = None) -> Any:
+        """Makes an attempt, in the job with a ticket. See `LockedCallable.attempt`."""
+        ...
+
+
+Submitter = Callable[[str, Callable[[], Any]], JobHandle]
+"""Submits a job: its name, and what it calls."""
+
+
+@final
+class JobFuture(Future[None]):
+    """The outcome of a launch. Cancelling it never blocks; it is the launch's end that settles it."""
+
+    def __init__(self, launch: "JobLaunch") -> None:
+        super().__init__()
+        self._launch = launch
+        self._is_stopped = False
+        self.set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        """Ends a job of this machine, and leaves one on a cluster to itself. Called again, it ends that one too."""
+        # On a thread of its own: several jobs are given their grace side by side.
+        stop = self._launch.terminate if self._is_stopped else self._launch.stop
+        self._is_stopped = True
+        threading.Thread(target=stop, name="marin-trace-stops-a-job").start()
+        return False
+
+
+@final
+class JobLaunch:
+    """One step's way through an engine, with its retries. `run` is called once, on a thread of its own."""
+
+    def __init__(
+        self,
+        step: ClaimedStep,
+        output_path: str,
+        options: AttemptOptions,
+        *,
+        name: str,
+        client: JobClient,
+        submit: Submitter,
+        memory: ClaimMemory,
+        timeout: float | None = None,
+        observer: AttemptObserver | None = None,
+    ) -> None:
+        """Prepares a launch.
+
+        Args:
+            step: What the job calls.
+            output_path: Where it writes.
+            options: Of its attempts.
+            name: That people know the step by.
+            client: The engine.
+            submit: Submits a call to it.
+            memory: Of earlier looks at this output.
+            timeout: Seconds after which the job is ended here; None: by its engine or never.
+            observer: Learns which epoch was the last.
+        """
+        self._step = step
+        self._output_path = output_path
+        self._options = options
+        self._name = name
+        self._client = client
+        self._submit_call = submit
+        self._memory = memory
+        self._timeout = timeout
+        self._observer = observer
+        self._log = AttemptLog(output_path)
+        self._driver = driver_for(output_path).answering(
+            {
+                ReadyKeeper: lambda operation: ready_keeper(output_path),
+                AskEngine: lambda operation: self._ask(operation.job),
+                Terminate: lambda operation: self._terminate(operation.job),
+                Submit: lambda operation: self._submit(operation.claim),
+            }
+        )
+        self._job: JobIdentity | None = None
+        self._claimed: Claimed | None = None
+        self._retries = options.retries
+        self._handle: JobHandle | None = None
+        self._deadline = float("inf")
+        self._is_late = False
+        self._is_stopping = threading.Event()
+
+    def run(self) -> None:
+        """Brings the step to its end, however often that takes; blocks until then.
+
+        Raises:
+            StepAlreadyDone: The output is finished.
+            StepHeldElsewhere: Another attempt holds it, or the job was left to itself.
+            PreviousTaskFailedError: It failed before, or while this launcher waited for it.
+            JobFailedError: The job ended without having succeeded; what its step raised is raised as it is.
+        """
+        while (error := self._launch_once()) is not None:
+            if self._retries == 0 or self._is_stopping.is_set():
+                raise error
+            logger.warning(f"{self._output_path}: its job failed, {self._retries} retries left: {error}")
+            self._retries -= 1
+
+    def stop(self) -> None:
+        """Ends a job of this machine, its claim included; one on a cluster is left running. Blocks for its grace."""
+        self._is_stopping.set()
+        handle, claimed = self._handle, self._claimed
+        if self._client.is_local:
+            if claimed is not None:
+                self._give_back(claimed.claim, RunError("the run was interrupted"))
+            if handle is not None:
+                handle.terminate()
+        elif handle is not None:
+            logger.warning(
+                f"{self._output_path}: job {handle.job_id} is left running on {self._client.name}; a re-run waits for "
+                f"it, and `marin-trace cancel {self._output_path}` ends it"
+            )
+
+    def terminate(self) -> None:
+        """Ends the job, wherever it runs. Blocks until the engine has done so."""
+        if self._handle is not None:
+            logger.warning(f"{self._output_path}: job {self._handle.job_id} is ended")
+            self._handle.terminate()
+
+    def _launch_once(self) -> Exception | None:
+        """One claim and one job. What it failed of, if it did."""
+        options = self._options
+        self._handle = self._claimed = None
+        self._is_late = False
+        self._job = JobIdentity(job_name(self._name), self._client.name, _digest(options))
+        draft = draft_claim(
+            lease_s=options.lease_seconds, run_id=options.run_id, rerun_of=options.rerun_of, job=self._job
+        )
+        with living_attempt(draft.nonce):
+            claimed = self._claimed = self._claim(draft)
+            lease = hold_claim(self._output_path, claimed, awaits_start=True)
+            driver = self._driver.answering({ReadLease: lambda operation: lease.view()})
+            try:
+                handle = self._submitted(driver, claimed.claim)
+                view, state = self._watched(driver, claimed.claim, handle)
+            finally:
+                forget_claim(lease)
+        return self._outcome(view, state, handle)
+
+    def _claim(self, draft: ClaimRecord) -> Claimed:
+        policy = self._memory.policy(self._output_path, self._options)
+        until, pause = boottime() + draft.lease_s, _FIRST_LOOK_S
+        while True:
+            seen = self._memory.seen.get(self._output_path)
+            outcome = self._driver.run(claim_epoch(self._log, draft, policy, seen))
+            if not isinstance(outcome, EngineSilent) or boottime() >= until or self._is_stopping.is_set():
+                break
+            self._is_stopping.wait(random.uniform(0.0, pause))
+            pause = min(2 * pause, draft.lease_s / 12)
+        if isinstance(outcome, Held):
+            self._memory.remember(self._output_path, outcome)
+        claimed = attempt_of(self._driver, self._log, outcome).claimed
+        self._observe(claimed.claim.epoch)
+        return claimed
+
+    def _observe(self, epoch: int | None) -> None:
+        if self._observer is not None:
+            self._observer.epoch = epoch
+
+    # What the protocol asks of the engine.
+
+    def _ask(self, job: JobIdentity) -> EngineWord:
+        handle, word = self._found(job)
+        if handle is None:
+            return word
+        return EngineWord.GONE if handle.status().is_over else EngineWord.ALIVE
+
+    def _terminate(self, job: JobIdentity) -> EngineWord:
+        if job.is_below_launcher:
+            # Its lease has ended it: no engine starts it again, and there is nobody to ask but its own launcher.
+            return EngineWord.GONE
+        handle, word = self._found(job)
+        if handle is None:
+            return word
+        handle.terminate()
+        return EngineWord.GONE if handle.status().is_over else EngineWord.ALIVE
+
+    def _found(self, job: JobIdentity) -> tuple[JobHandle | None, EngineWord]:
+        """The live job of this name; without one, what that means."""
+        if job.cluster != self._client.name:
+            return None, EngineWord.UNKNOWN
+        if job == self._job and self._handle is not None:
+            return self._handle, EngineWord.ALIVE
+        try:
+            handle = self._client.find(job.name)
+        except WorkerError as error:
+            logger.warning(f"{self._client.name} does not answer about job {job.name}: {error}")
+            return None, EngineWord.UNKNOWN
+        # Of another launcher's local job this client knows nothing.
+        is_known = job == self._job or not job.is_below_launcher
+        return handle, EngineWord.GONE if is_known else EngineWord.UNKNOWN
+
+    def _submit(self, claim: ClaimRecord) -> None:
+        if self._is_stopping.is_set():
+            raise RunError("the run was interrupted before the job was submitted")
+        assert claim.job is not None
+        call = functools.partial(self._step.attempt, self._output_path, JobTicket(claim.job, self._retries))
+        self._handle = self._submit_call(claim.job.name, call)
+        self._deadline = float("inf") if self._timeout is None else boottime() + self._timeout
+        if self._is_stopping.is_set() and self._client.is_local:
+            self._handle.terminate()
+
+    def _submitted(self, driver: Driver, claim: ClaimRecord) -> JobHandle:
+        try:
+            is_submitted = driver.run(submit_job(self._log, claim))
+        except BaseException as error:
+            self._give_back(claim, error)
+            raise
+        if is_submitted:
+            assert self._handle is not None
+            return self._handle
+        end = driver.run(read_state(self._log)).end
+        if end is not None and end.nonce == claim.nonce and end.error is not None:
+            raise WorkerError(explain(f"{self._output_path}: {end.error.message}"))
+        raise StepHeldElsewhere(explain(f"{self._output_path}: somebody else has ended the claim for its job"))
+
+    def _give_back(self, claim: ClaimRecord, error: BaseException) -> None:
+        """Ends a claim whose job has not begun, without a verdict."""
+        failure = failure_of(error, FailurePhase.JOB)
+        try:
+            self._driver.run(end_unstarted(self._log, claim, EndKind.RELEASED, failure))
+        except StorageError as second:
+            leave_claim_open()
+            logger.error(f"{self._output_path}: attempt {claim.epoch} could not be released: {second}")  # noqa: TRY400
+
+    # Watching it.
+
+    def _watched(self, driver: Driver, claim: ClaimRecord, handle: JobHandle) -> tuple[JobView, LogState]:
+        seen, pause = None, _FIRST_LOOK_S
+        while True:
+            will_retry = self._retries > 0 and not self._is_stopping.is_set()
+            try:
+                watch = driver.run(watch_job(self._log, claim, seen, will_retry=will_retry))
+            except StoreUnavailableError as error:
+                logger.warning(f"{self._output_path}: cannot look at job {handle.job_id}: {error}")
+            else:
+                seen = watch.seen
+                self._observe(watch.state.epoch)
+                if watch.view is not JobView.RUNS:
+                    return watch.view, watch.state
+            if self._is_stopping.is_set() and not self._client.is_local:
+                raise StepHeldElsewhere(explain(f"job {handle.job_id} is left running"))
+            pause = self._await_news(handle, pause, claim.lease_s)
+            if boottime() >= self._deadline and not handle.status().is_over:
+                self._end_late(driver, claim, handle)
+
+    def _await_news(self, handle: JobHandle, pause: float, lease_s: float) -> float:
+        """Waits about so long, or until a job of this machine ends; how long to wait the next time."""
+        seconds = min(random.uniform(pause / 2, pause), max(0.0, self._deadline - boottime()))
+        if not self._client.is_local:
+            self._is_stopping.wait(seconds)
+        elif handle.status().is_over:
+            time.sleep(seconds)
+        elif handle.wait(seconds).is_over:
+            # Its keeper has the last word, in a moment.
+            return _FIRST_LOOK_S
+        return min(2 * pause, max(_FIRST_LOOK_S, lease_s / 12))
+
+    def _end_late(self, driver: Driver, claim: ClaimRecord, handle: JobHandle) -> None:
+        """Ends a job that is out of time. Its last attempt has failed; an earlier one is released."""
+        self._is_late = True
+        if self._retries == 0:
+            request = CancelRecord("the step's timeout", f"it took longer than {self._timeout:g} s")
+            epoch = driver.run(read_state(self._log)).epoch
+            driver.run(request_cancel(self._log, max(epoch, claim.epoch), request))
+        handle.terminate()
+
+    def _outcome(self, view: JobView, state: LogState, handle: JobHandle) -> Exception | None:
+        """What the job's end means; None: success."""
+        if view is JobView.SUPERSEDED:
+            handle.terminate()
+            self._observe(None)
+            raise StepHeldElsewhere(explain(f"another attempt at {self._output_path} has followed"))
+        # It has written its verdict, and is about to exit.
+        if not handle.wait(_EXIT_S).is_over and (self._client.is_local or view is not JobView.SUCCEEDED):
+            handle.terminate()
+        error = None if view is JobView.SUCCEEDED else self._error(view, state, handle)
+        if error is None or existing_log(self._output_path, state.epoch) is not None:
+            handle.forget()
+        if view is JobView.FAILED and error is not None:
+            # The job has used up the retries, or somebody has asked for its end.
+            raise error
+        return error
+
+    def _error(self, view: JobView, state: LogState, handle: JobHandle) -> Exception:
+        if self._is_late:
+            return JobFailedError(
+                explain(
+                    f"{self._name} took longer than its timeout of {self._timeout:g} s",
+                    facts=[f"log: {log}"] if (log := existing_log(self._output_path, state.epoch)) else (),
+                )
+            )
+        failure = state.failure
+        if failure is not None and failure.phase is FailurePhase.CANCEL:
+            return JobFailedError(explain(f"{self._name} was {failure.message}"))
+        error = handle.exception()
+        if isinstance(error, Exception) and not isinstance(error, StepHeldElsewhere | StepAlreadyDone):
+            return error
+        why = failure.headline if failure is not None else f"job {handle.job_id} has ended without a verdict"
+        return JobFailedError(explain(f"{self._name} {view}: {why}", facts=handle.logs().splitlines()[-20:]))
+
+
+def _digest(options: AttemptOptions) -> str:
+    """Of what the job computes: the fingerprint and the sources of its functions, not of bytes that carry them."""
+    identity = [options.record.get("fingerprint"), options.record.get("sources")]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
