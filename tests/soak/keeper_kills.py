@@ -29,7 +29,7 @@ from tests.soak.kills import reference
 from tests.soak.series import Outcome, Series, Terms, run_trials
 from tests.soak.site import Launcher, Site, await_exit, until
 
-FULL_EACH = 25
+FULL_EACH = 20
 """Trials of each kind in a full soak."""
 LIMIT_S = 60.0
 LOST = ("LeaseLostError", "lost its lease", "lease keeper")
@@ -244,4 +244,4 @@ def kills_of_keepers(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("R4k", "keepers are killed and stopped too", kills_of_keepers, weight=14),)
+SERIES = (Series("R4k", "keepers are killed and stopped too", kills_of_keepers, weight=16),)

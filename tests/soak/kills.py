@@ -13,7 +13,7 @@ from tests.soak.checks import Data, data_of, problems_of_site
 from tests.soak.series import Outcome, Series, Terms, run_trials
 from tests.soak.site import LOOK_S, Launcher, Site, await_exit
 
-FULL = {signal.SIGKILL: 400, signal.SIGSTOP: 150}
+FULL = {signal.SIGKILL: 360, signal.SIGSTOP: 130}
 """How many signals of each kind reach a living launcher in a full soak."""
 LIMIT_S = 90.0
 """After which a trial counts as stuck."""

@@ -55,8 +55,8 @@ def random_chunks(terms: Terms, full: int, *, with_jobs: bool) -> Iterator[Chunk
 
 def random_schedules(terms: Terms) -> Outcome:
     """R1."""
-    launchers = run_chunks(terms, random_chunks(terms, 60_000, with_jobs=False))
-    jobs = run_chunks(terms, random_chunks(terms, 15_000, with_jobs=True))
+    launchers = run_chunks(terms, random_chunks(terms, 50_000, with_jobs=False))
+    jobs = run_chunks(terms, random_chunks(terms, 12_000, with_jobs=True))
     return Outcome(
         f"{launchers.schedules:,} schedules of launchers, {jobs.schedules:,} of jobs",
         launchers.problems + jobs.problems,
@@ -130,7 +130,7 @@ def mutants(terms: Terms) -> Outcome:
 
 
 SERIES = (
-    Series("R1", "random schedules of the simulator", random_schedules, weight=6),
-    Series("R2", "pairs of faults in the simulator", pairs_of_faults, weight=28),
+    Series("R1", "random schedules of the simulator", random_schedules, weight=7),
+    Series("R2", "pairs of faults in the simulator", pairs_of_faults, weight=26),
     Series("R3", "mutants of the protocol are killed", mutants, weight=3),
 )

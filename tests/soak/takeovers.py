@@ -146,4 +146,4 @@ def takeovers(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("R7", "how long a takeover takes", takeovers, weight=5),)
+SERIES = (Series("R7", "how long a takeover takes", takeovers, weight=6),)

@@ -165,7 +165,7 @@ def failing_writers(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("R10", "failing writers leave nothing, deleting takes exact keys", failing_writers, weight=2),)
+SERIES = (Series("R10", "failing writers leave nothing, deleting takes exact keys", failing_writers, weight=4),)
 
 if __name__ == "__main__":
     write_generations(sys.argv[1], int(sys.argv[2]))
