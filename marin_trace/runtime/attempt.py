@@ -269,7 +269,8 @@ def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore | Engi
         case AlreadyDone():
             return StepAlreadyDone(explain(f"{output_path} is finished already (attempt {outcome.epoch})"))
         case Held():
-            owner = f"{outcome.claim.host}, pid {outcome.claim.pid}, since {outcome.claim.claimed_at}"
+            claim = outcome.claim
+            owner = f"{claim.host}, pid {claim.pid}, since {claim.claimed_at}{_age_of(claim.claimed_at)}"
             return StepHeldElsewhere(
                 explain(f"{output_path} is being built by another attempt", facts={"owner": owner})
             )
@@ -281,6 +282,18 @@ def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore | Engi
             )
         case _:
             assert_never(outcome)
+
+
+def _age_of(moment: str) -> str:
+    """How long ago something was, in words, by a clock that need not be the one that told its time."""
+    try:
+        began = datetime.fromisoformat(moment)
+    except ValueError:  # it is for people alone: whoever wrote it may have written anything
+        return ""
+    seconds = max(0, round((datetime.now(UTC) - began).total_seconds()))
+    if seconds < 120:
+        return f" ({seconds} s ago)"
+    return f" ({seconds // 60} min ago)" if seconds < 7200 else f" ({seconds // 3600} h ago)"
 
 
 def previous_failure(output_path: str, outcome: FailedBefore) -> PreviousTaskFailedError:

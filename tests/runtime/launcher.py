@@ -1,12 +1,13 @@
 """Another launcher.
 
-`hold PATH [LEASE [child]]`, `spin | defy PATH LEASE`, `job PATH LEASE READY GO` or `run DIRECTORY LOG`.
+`hold PATH [LEASE [child]]`, `spin | defy | kernel PATH LEASE`, `job PATH LEASE READY GO` or `run DIRECTORY LOG`.
 """
 
 import contextlib
 import os
 import subprocess
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 from marin_trace.errors import LeaseLostError
@@ -81,6 +82,25 @@ def run(directory: str, log: str) -> None:
     print("done", flush=True)
 
 
+def kernel(path: str, lease_s: str) -> None:
+    """Is a notebook's kernel for all that can be seen: claims an output, and tells what becomes of it."""
+    sys.modules["ipykernel"] = types.ModuleType("ipykernel")
+
+    def body(output_path: str) -> None:
+        print("claimed", flush=True)
+        try:
+            while True:
+                pass
+        except LeaseLostError:
+            print("told", flush=True)
+            sys.stdin.readline()
+
+    try:
+        distributed_lock(body).with_options(AttemptOptions(lease_seconds=float(lease_s)))(path)
+    except LeaseLostError:
+        print("refused", flush=True)
+
+
 def job(path: str, lease_s: str, ready: str, go: str) -> None:
     """Runs an output's body in a process of its own, which says through one pipe that it runs and waits at another."""
 
@@ -99,4 +119,4 @@ def job(path: str, lease_s: str, ready: str, go: str) -> None:
 
 
 if __name__ == "__main__":
-    {"hold": hold, "run": run, "job": job, "spin": spin, "defy": defy}[sys.argv[1]](*sys.argv[2:])
+    {"hold": hold, "run": run, "job": job, "kernel": kernel, "spin": spin, "defy": defy}[sys.argv[1]](*sys.argv[2:])

@@ -4,6 +4,8 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from marin_trace.errors import ArtifactError, LeaseLostError, RunError
 from marin_trace.io import check_lease
 from marin_trace.runtime.artifact import Artifact
+from marin_trace.runtime.attempt import attempt_of
 from marin_trace.runtime.disk_cache import Cached
 from marin_trace.runtime.distributed_lock import (
     LockedCallable,
@@ -20,9 +23,11 @@ from marin_trace.runtime.distributed_lock import (
     StepHeldElsewhere,
     distributed_lock,
 )
+from marin_trace.runtime.driver import driver_for
 from marin_trace.runtime.keeper import wait_for_an_end
-from marin_trace.runtime.log_records import AttemptLog, EndKind, EndRecord
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord
 from marin_trace.runtime.options import AttemptOptions
+from marin_trace.runtime.protocol import Held, Sighting
 from marin_trace.runtime.status import StatusKind, read_status
 from marin_trace.storage.control_store import control_store_for
 
@@ -209,6 +214,22 @@ def test_a_holder_is_waited_for_and_its_result_taken(output: str) -> None:
         with pytest.raises(StepAlreadyDone, match="attempt 1"):
             waiting(output)
         assert running.result(30) == "slow"
+
+
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [(0, "(0 s ago)"), (60, "(60 s ago)"), (600, "(10 min ago)"), (9000, "(2 h ago)"), (-50, "(0 s ago)")],
+)
+def test_who_holds_an_output_and_since_when_is_said(age: float, said: str) -> None:
+    since = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
+    claim = ClaimRecord(1, "n", "there", 7, "p", 120.0, since)
+    held = Held(claim, Sighting(1, "n", None, None, 0.0))
+    with pytest.raises(StepHeldElsewhere, match="there, pid 7, since") as caught:
+        attempt_of(driver_for("/out"), AttemptLog("/out"), held)
+    assert said in str(caught.value)
+    held = replace(held, claim=replace(claim, claimed_at="yesterday"))
+    with pytest.raises(StepHeldElsewhere, match=r"since yesterday$"):
+        attempt_of(driver_for("/out"), AttemptLog("/out"), held)
 
 
 def test_a_failure_seen_while_waiting_is_the_waiters_own(output: str) -> None:

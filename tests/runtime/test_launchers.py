@@ -159,6 +159,20 @@ def test_a_step_whose_keeper_is_silent_is_stopped(launch, tmp_path: Path, act: s
     assert read_status(output).kind is StatusKind.RELEASED
 
 
+def test_a_notebooks_kernel_lives_on_and_commits_nothing(launch, tmp_path: Path) -> None:
+    output, lease_s = str(tmp_path / "out"), 0.8
+    kernel = launch("kernel", output, str(lease_s))
+    assert line_of(kernel) == "claimed"
+    began = boottime()
+    driver_for(output).run(request_cancel(AttemptLog(output), 1, CancelRecord("somebody", "too slow")))
+    assert line_of(kernel) == "told"
+    assert not await_death(kernel.pid, limit_s=began + 2 * lease_s - boottime())
+    say(kernel)
+    assert line_of(kernel) == "refused"
+    assert kernel.wait(20) == 0
+    assert read_status(output).kind is StatusKind.FAILED
+
+
 def test_finished_outputs_start_no_keeper(launch, tmp_path: Path) -> None:
     output = str(tmp_path / "out")
     distributed_lock(lambda path: 1).finishing(Artifact.save)(output)
