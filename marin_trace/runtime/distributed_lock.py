@@ -35,14 +35,14 @@ from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import JobTicket, attempt_observer
 from marin_trace.runtime.inputs import epochs_of_inputs
-from marin_trace.runtime.job_protocol import Left, enter_job
+from marin_trace.runtime.job_protocol import JobEntry, Left, enter_job
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper, wait_for_an_end
-from marin_trace.runtime.liveness import living_attempt
+from marin_trace.runtime.liveness import claiming, living_attempt
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhase
 from marin_trace.runtime.manifest import data_files, write_manifest
 from marin_trace.runtime.operations import FinishingAct, ReadLease, ReadyKeeper
 from marin_trace.runtime.options import AttemptOptions
-from marin_trace.runtime.protocol import ClaimOutcome, ClaimPolicy, Held, Sighting, claim_epoch
+from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
@@ -182,10 +182,13 @@ class LockedCallable(Generic[T]):
 
     def _claim(self, driver: Driver, log: AttemptLog, draft: ClaimRecord) -> tuple[Attempt, HeldLease]:
         policy = self._memory.policy(log.output_path, self.options)
-        if draft.job is None:
-            outcome = driver.run(claim_epoch(log, draft, policy, self._memory.seen.get(log.output_path)))
-        else:
-            outcome = self._enter(driver, log, draft, policy)
+        with claiming():
+            if draft.job is None:
+                outcome = driver.run(claim_epoch(log, draft, policy, self._memory.seen.get(log.output_path)))
+            else:
+                outcome = self._enter(driver, log, draft, policy)
+        if isinstance(outcome, Left):
+            raise StepHeldElsewhere(explain(f"this job has nothing to do at {log.output_path}: {outcome.why}"))
         if isinstance(outcome, Held):
             self._memory.remember(log.output_path, outcome)
         attempt = attempt_of(driver, log, outcome)
@@ -197,19 +200,15 @@ class LockedCallable(Generic[T]):
         leased = driver.answering({ReadLease: lambda operation: lease.view()})
         return replace(attempt, driver=leased), lease
 
-    def _enter(self, driver: Driver, log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy) -> ClaimOutcome:
+    def _enter(self, driver: Driver, log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy) -> JobEntry:
         """What this process of a job may do, once no earlier one of it can run any more."""
         seen: Sighting | None = None
         for pause in self._pauses():
             entry = driver.run(enter_job(log, draft, policy, seen))
-            match entry:
-                case Left():
-                    raise StepHeldElsewhere(explain(f"this job has nothing to do at {log.output_path}: {entry.why}"))
-                case Held():
-                    seen = entry.seen
-                    self.sleep(random.uniform(pause / 2, pause))
-                case _:
-                    return entry
+            if not isinstance(entry, Held):
+                return entry
+            seen = entry.seen
+            self.sleep(random.uniform(pause / 2, pause))
         raise AssertionError("pauses never end")
 
     def _run(self, attempt: Attempt, lease: HeldLease, phase: "_Phase") -> T:

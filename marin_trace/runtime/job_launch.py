@@ -33,7 +33,7 @@ from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import AttemptObserver, JobTicket
 from marin_trace.runtime.job_protocol import JobView, end_unstarted, submit_job, watch_job
 from marin_trace.runtime.keeper import forget_claim, hold_claim, ready_keeper
-from marin_trace.runtime.liveness import leave_claim_open, living_attempt
+from marin_trace.runtime.liveness import claiming, leave_claim_open, living_attempt
 from marin_trace.runtime.log_records import (
     AttemptLog,
     CancelRecord,
@@ -141,7 +141,7 @@ class JobLaunch:
         self._retries = options.retries
         self._handle: JobHandle | None = None
         self._deadline = float("inf")
-        self._is_late = False
+        self._is_late = self._has_begun = False
         self._is_stopping = threading.Event()
 
     def run(self) -> None:
@@ -205,7 +205,8 @@ class JobLaunch:
         until, pause = boottime() + draft.lease_s, _FIRST_LOOK_S
         while True:
             seen = self._memory.seen.get(self._output_path)
-            outcome = self._driver.run(claim_epoch(self._log, draft, policy, seen))
+            with claiming():
+                outcome = self._driver.run(claim_epoch(self._log, draft, policy, seen))
             if not isinstance(outcome, EngineSilent) or boottime() >= until or self._is_stopping.is_set():
                 break
             self._is_stopping.wait(random.uniform(0.0, pause))
@@ -259,9 +260,14 @@ class JobLaunch:
         assert claim.job is not None
         call = functools.partial(self._step.attempt, self._output_path, JobTicket(claim.job, self._retries))
         self._handle = self._submit_call(claim.job.name, call)
-        self._deadline = float("inf") if self._timeout is None else boottime() + self._timeout
+        self._has_begun = False
+        # It counts from when the job has begun; one that does not is given a lease longer for that.
+        self._deadline = self._deadline_after(claim.lease_s)
         if self._is_stopping.is_set() and self._client.is_local:
             self._handle.terminate()
+
+    def _deadline_after(self, seconds: float) -> float:
+        return float("inf") if self._timeout is None else boottime() + seconds + self._timeout
 
     def _submitted(self, driver: Driver, claim: ClaimRecord) -> JobHandle:
         try:
@@ -295,10 +301,14 @@ class JobLaunch:
             try:
                 watch = driver.run(watch_job(self._log, claim, seen, will_retry=will_retry))
             except StoreUnavailableError as error:
+                if handle.status().is_over:
+                    raise
                 logger.warning(f"{self._output_path}: cannot look at job {handle.job_id}: {error}")
             else:
                 seen = watch.seen
                 self._observe(watch.state.epoch)
+                if seen is not None and not self._has_begun:
+                    self._has_begun, self._deadline = True, self._deadline_after(0.0)
                 if watch.view is not JobView.RUNS:
                     return watch.view, watch.state
             if self._is_stopping.is_set() and not self._client.is_local:
@@ -309,7 +319,8 @@ class JobLaunch:
 
     def _await_news(self, handle: JobHandle, pause: float, lease_s: float) -> float:
         """Waits about so long, or until a job of this machine ends; how long to wait the next time."""
-        seconds = min(random.uniform(pause / 2, pause), max(0.0, self._deadline - boottime()))
+        left = self._deadline - boottime()
+        seconds = min(random.uniform(pause / 2, pause), left if left > 0 else pause)
         if not self._client.is_local:
             self._is_stopping.wait(seconds)
         elif handle.status().is_over:
@@ -334,8 +345,9 @@ class JobLaunch:
             handle.terminate()
             self._observe(None)
             raise StepHeldElsewhere(explain(f"another attempt at {self._output_path} has followed"))
-        # It has written its verdict, and is about to exit.
-        if not handle.wait(_EXIT_S).is_over and (self._client.is_local or view is not JobView.SUCCEEDED):
+        # It has written its verdict, and is about to exit. An engine may take long to notice that.
+        is_awaited = self._client.is_local or view is not JobView.SUCCEEDED
+        if is_awaited and not handle.wait(_EXIT_S).is_over:
             handle.terminate()
         error = None if view is JobView.SUCCEEDED else self._error(view, state, handle)
         if error is None or existing_log(self._output_path, state.epoch) is not None:

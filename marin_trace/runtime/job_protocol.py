@@ -36,6 +36,7 @@ from marin_trace.runtime.operations import (
     Pause,
     Program,
     ReadLease,
+    ReadyKeeper,
     Submit,
     Terminate,
 )
@@ -123,6 +124,7 @@ def _start(log: AttemptLog, claim: ClaimRecord, draft: ClaimRecord) -> Program[C
     path = log.start(claim.epoch)
     # A restarted launcher or job may be given the same name: the attempt's nonce tells its processes apart.
     record = StartRecord(claim.nonce, draft.nonce, draft.host, draft.pid, draft.process_nonce)
+    yield ReadyKeeper()
     sent_at: float = yield Now()
     found = yield from create(path, record.to_bytes(), patience_s=claim.lease_s)
     standing = record if found is None else StartRecord.from_bytes(found, path)

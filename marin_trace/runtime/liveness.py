@@ -31,6 +31,7 @@ from marin_trace.runtime.log_records import ClaimRecord, StartRecord
 
 __all__ = [
     "OWNERS_VARIABLE",
+    "claiming",
     "leave_claim_open",
     "liveness_descriptor",
     "living_attempt",
@@ -89,6 +90,16 @@ def liveness_descriptor() -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def claiming() -> Generator[None, None, None]:
+    """The block sends a claim: should it fail, the claim may have been made all the same."""
+    try:
+        yield
+    except BaseException:
+        leave_claim_open()
+        raise
+
+
 def leave_claim_open() -> None:
     """Says that a claim of this process could not be ended, so that its liveness file outlives it."""
     _identity.left_open = True
@@ -96,10 +107,18 @@ def leave_claim_open() -> None:
 
 @contextlib.contextmanager
 def living_attempt(nonce: str) -> Generator[None, None, None]:
-    """Marks an attempt of this process as running, from before its claim until after its end."""
+    """Marks an attempt of this process as running, from before its claim until after its end.
+
+    An interrupt may come between its claim and its end, and leave the claim open.
+    """
     _identity.attempts.add(nonce)
     try:
         yield
+    except Exception:
+        raise
+    except BaseException:
+        leave_claim_open()
+        raise
     finally:
         _identity.attempts.discard(nonce)
 

@@ -1,6 +1,8 @@
 """Laws of the lock: one at a time, once to success, and a verdict for every attempt."""
 
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -284,3 +286,27 @@ def test_who_waits_is_woken_by_an_end_in_this_process(output: str) -> None:
             with pytest.raises(StepAlreadyDone):
                 distributed_lock(lambda path: 1)(output)
             distributed_lock(lambda path: 1)(f"{output}-{len(ends_of(output))}-{time.monotonic_ns()}")
+
+
+INTERRUPTED_WHILE_CLAIMING = """
+import sys
+from marin_trace.runtime import distributed_lock, protocol
+
+def interrupted(log, draft, policy, seen):
+    yield from protocol.claim_epoch(log, draft, policy, seen)
+    raise KeyboardInterrupt
+
+distributed_lock.claim_epoch = interrupted
+try:
+    distributed_lock.distributed_lock(lambda path: 1)(sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_claim_whose_process_was_interrupted_while_it_claimed_is_taken_over_at_once(tmp_path: Path) -> None:
+    output = str(tmp_path / "out")
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_CLAIMING, output]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "interrupted\n"
+    assert read_status(output).kind is StatusKind.ABANDONED
+    assert distributed_lock(lambda path: "next")(output) == "next"
