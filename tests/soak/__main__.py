@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import random
 import shutil
 import sys
@@ -23,6 +24,8 @@ ALL = (
     *takeovers.SERIES,
     *writers.SERIES,
     *jobs.SERIES,
+    # The last: it fills what time is left.
+    simulated.PAIRS,
 )
 FULL_MINUTES = 25.0
 """What the full numbers of trials take on two cores, at most."""
@@ -71,10 +74,14 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="The long randomised series.")
     parser.add_argument("--only", nargs="+", choices=[series.id for series in ALL], metavar="ID", help="these series")
     parser.add_argument("--seed", type=int, default=None, help="of all series; default: one at random")
-    parser.add_argument("--minutes", type=float, default=FULL_MINUTES, help="for all series together; counts follow")
+    parser.add_argument("--minutes", type=float, default=None, help="for what is run; the numbers of trials follow")
     parser.add_argument("--workers", type=int, default=2, help="trials at a time")
     parser.add_argument("--trial", type=int, default=None, help="only the trial with this number, where there are any")
     return parser.parse_args(argv)
+
+
+def weight_of(series: Sequence[Series]) -> float:
+    return sum(one.weight for one in series)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,16 +92,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = [series for series in ALL if options.only is None or series.id in options.only]
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10_000)
     base = Path(tempfile.mkdtemp(prefix="marin-trace-soak-"))
-    began, share = time.monotonic(), options.minutes / FULL_MINUTES
+    full_minutes = FULL_MINUTES * weight_of(chosen) / weight_of(ALL)
+    minutes = full_minutes if options.minutes is None else options.minutes
+    began, share = time.monotonic(), minutes / full_minutes
     # What a series leaves of its time is the next one's.
-    ends = accumulate(60 * options.minutes * series.weight / sum(other.weight for other in chosen) for series in chosen)
+    ends = accumulate(60 * minutes * series.weight / weight_of(chosen) for series in chosen)
     lines: list[Line] = []
     for series, end in zip(chosen, ends, strict=True):
         directory = base / series.id
         directory.mkdir()
         terms = Terms(seed, directory, share, options.workers, began + end, options.trial)
         lines.append(run_series(series, terms))
-    print(f"\n{table_of(lines)}\n\n{time.monotonic() - began:.0f} s in all; to repeat: --seed {seed}")
+    print(f"\n{table_of(lines)}\n")
+    load = f"load {os.getloadavg()[2]:.1f} on {os.cpu_count()} cores"
+    print(f"{time.monotonic() - began:.0f} s in all, {load}; to repeat: --seed {seed}")
     if not any(line.outcome.violations for line in lines):
         shutil.rmtree(base)
         return 0

@@ -27,7 +27,7 @@ from tests.soak.checks import (
 )
 from tests.soak.kills import reference
 from tests.soak.series import Outcome, Series, Terms, run_trials
-from tests.soak.site import Launcher, Site, await_exit, until
+from tests.soak.site import Launcher, Site, await_exit, busy, until
 
 FULL_EACH = 20
 """Trials of each kind in a full soak."""
@@ -97,7 +97,7 @@ class Scene:
     def takes_over(self) -> list[str]:
         """Another launcher brings everything to success."""
         other = launched(self.site, self.plan, self.plan.machine)
-        code = await_exit(other, LIMIT_S)
+        code = await_exit(other, LIMIT_S * busy())
         return [] if code == 0 else [f"the launcher that took over ended with {code}: {other.log.name}"]
 
 
@@ -107,7 +107,7 @@ def launched(site: Site, plan: Plan, machine: int) -> Launcher:
 
 def awaited_keepers(victim: Launcher) -> set[int]:
     """A launcher's keepers; none if it ends before it has one."""
-    for _ in until(LIMIT_S):
+    for _ in until(LIMIT_S * busy()):
         keepers = victim.keepers()
         if keepers or not victim.lives:
             return keepers
@@ -139,7 +139,7 @@ def both(scene: Scene, trial: Trial) -> list[str]:
 def keeper_alone(scene: Scene, trial: Trial) -> list[str]:
     trial.was_hit = scene.victim.lives
     kill_processes(scene.victim.keepers())
-    code = await_exit(scene.victim, LIMIT_S)
+    code = await_exit(scene.victim, LIMIT_S * busy())
     problems = [] if code == 0 else [f"the launcher whose keeper was killed ended with {code}"]
     return problems + problems_of_site(scene.site, scene.expected)
 
@@ -148,7 +148,7 @@ def silent(scene: Scene, trial: Trial) -> list[str]:
     victim, keepers = scene.victim, awaited_keepers(scene.victim)
     stop_processes(keepers)
     trial.was_hit = victim.lives
-    code = await_exit(victim, LIMIT_S)
+    code = await_exit(victim, LIMIT_S * busy())
     kill_processes(keepers)
     problems: list[str] = []
     if code is None:
@@ -165,7 +165,7 @@ def zombie(scene: Scene, trial: Trial) -> list[str]:
     problems = scene.takes_over()
     lost = epochs_lost_by(scene, victim.pid)
     victim.send(signal.SIGCONT)
-    code = await_exit(victim, LIMIT_S)
+    code = await_exit(victim, LIMIT_S * busy())
     trial.refused = len(lost)
     if code is None:
         problems.append("the woken launcher has not ended")
@@ -214,7 +214,7 @@ def run_trial(terms: Terms, expected: Data, number: int) -> Trial:
     trial = Trial(plan.kind)
     with Site(terms.directory / f"trial-{number}") as site:
         victim = launched(site, plan, 0)
-        for _ in until(LIMIT_S):
+        for _ in until(LIMIT_S * busy()):
             if not victim.lives or sum(row["event"] == "begins" for row in site.noted()) >= plan.body:
                 break
         await_exit(victim, plan.delay_s)
@@ -244,4 +244,4 @@ def kills_of_keepers(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("R4k", "keepers are killed and stopped too", kills_of_keepers, weight=16),)
+SERIES = (Series("R4k", "keepers are killed and stopped too", kills_of_keepers, weight=14),)

@@ -9,7 +9,7 @@ from functools import partial
 from tests.soak.checks import Data, problems_of_site
 from tests.soak.kills import LIMIT_S, reference
 from tests.soak.series import Outcome, Series, Terms, run_trials
-from tests.soak.site import ROOT, Site, await_exit, run_records
+from tests.soak.site import ROOT, Site, await_exit, busy, run_records
 from tests.storage.racer import winners_among_processes, winners_among_threads
 
 PROCESSES, ROUNDS = 16, 300
@@ -65,7 +65,7 @@ def run_together(terms: Terms, expected: Data, number: int) -> list[str]:
             )
             for machine, skew_s in enumerate(skews_of(terms.seed, number))
         ]
-        codes = [await_exit(launcher, LIMIT_S) for launcher in launchers]
+        codes = [await_exit(launcher, LIMIT_S * busy()) for launcher in launchers]
         if codes != [0] * LAUNCHERS:
             problems.append(f"the launchers ended with {codes}")
         bodies = Counter(row["output"] for row in site.noted() if row["event"] == "begins")

@@ -16,16 +16,16 @@ from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.process_tree import await_death, descendants_of
 from marin_trace.runtime.status import StatusKind, read_status
 from tests.soak.series import Outcome, Series, Terms
-from tests.soak.site import ROOT, until
+from tests.soak.site import ROOT, busy, until
 
-REPETITIONS = 20
-LEASE_S = 1.6
+REPETITIONS = 12
+LEASE_S = 3.2
 LONG_LEASE_S = 120.0
 """What happens sooner than this has not waited for the lease."""
-AT_ONCE_S = 1.0
+AT_ONCE_S = 0.5
 RELEASE_LIMIT_S = 5.0
 SLACK_S = 0.3
-"""For a thread to be scheduled on a busy machine, and files to be read."""
+"""For a thread to be scheduled and files to be read; on a busy machine so many times longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ CASES = (
     Case("with its keeper, same machine", AT_ONCE_S, partial(killed_with_keeper, elsewhere=False)),
     Case(
         f"with its keeper, another machine (lease {LEASE_S:g} s)",
-        LEASE_S * (1 + 2 / 8) + SLACK_S,
+        LEASE_S * (1 + 2 / 8),
         partial(killed_with_keeper, elsewhere=True),
         least_s=LEASE_S,
     ),
@@ -133,9 +133,10 @@ def takeovers(terms: Terms) -> Outcome:
         for place, case in enumerate(CASES):
             took = case.measured(terms.directory / f"{number}-{place}")
             slowest[case] = max(slowest[case], took)
-            if not case.least_s <= took <= case.limit_s:
+            limit_s = case.limit_s + SLACK_S * busy()
+            if not case.least_s <= took <= limit_s:
                 violations.append(
-                    f"repetition {number}, {case.what}: {took:.2f} s, not {case.least_s:g} to {case.limit_s:g}"
+                    f"repetition {number}, {case.what}: {took:.2f} s, not {case.least_s:g} to {limit_s:.2f}"
                 )
         done += 1
     dismiss_keeper()
