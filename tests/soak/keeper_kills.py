@@ -80,6 +80,8 @@ class Trial:
     kind: Kind
     was_hit: bool = False
     late_writes: int = 0
+    lost_leases: int = 0
+    """Launchers whose next keeper came too late."""
     refused: int = 0
     """Epochs that a woken launcher held, and could not commit."""
     problems: list[str] = field(default_factory=list)
@@ -137,11 +139,16 @@ def both(scene: Scene, trial: Trial) -> list[str]:
 
 
 def keeper_alone(scene: Scene, trial: Trial) -> list[str]:
-    trial.was_hit = scene.victim.lives
-    kill_processes(scene.victim.keepers())
-    code = await_exit(scene.victim, LIMIT_S * busy())
-    problems = [] if code == 0 else [f"the launcher whose keeper was killed ended with {code}"]
-    return problems + problems_of_site(scene.site, scene.expected)
+    victim = scene.victim
+    trial.was_hit = victim.lives
+    kill_processes(victim.keepers())
+    code = await_exit(victim, LIMIT_S * busy())
+    if code == 0:
+        return problems_of_site(scene.site, scene.expected)
+    # On a busy machine the next keeper may come too late for the lease.
+    trial.lost_leases += 1
+    problems = problems_of_code("the launcher whose keeper was killed", victim, code)
+    return problems + scene.takes_over() + problems_of_late_writes(scene, trial)
 
 
 def silent(scene: Scene, trial: Trial) -> list[str]:
@@ -150,11 +157,7 @@ def silent(scene: Scene, trial: Trial) -> list[str]:
     trial.was_hit = victim.lives
     code = await_exit(victim, LIMIT_S * busy())
     kill_processes(keepers)
-    problems: list[str] = []
-    if code is None:
-        problems = ["the launcher whose keeper was stopped has not ended"]
-    elif code != 0 and not any(word in victim.text() for word in LOST):
-        problems = [f"the launcher whose keeper was stopped ended with {code} and does not say why"]
+    problems = problems_of_code("the launcher whose keeper was stopped", victim, code)
     return problems + scene.takes_over() + problems_of_late_writes(scene, trial)
 
 
@@ -167,13 +170,18 @@ def zombie(scene: Scene, trial: Trial) -> list[str]:
     victim.send(signal.SIGCONT)
     code = await_exit(victim, LIMIT_S * busy())
     trial.refused = len(lost)
-    if code is None:
-        problems.append("the woken launcher has not ended")
-    elif lost and code == 0:
+    problems += problems_of_code("the woken launcher", victim, code)
+    if lost and code == 0:
         problems.append(f"the woken launcher ended with 0, though it had lost {lost}")
-    elif code != 0 and not any(word in victim.text() for word in LOST):
-        problems.append(f"the woken launcher ended with {code} and does not say why")
     return problems + problems_of_late_writes(scene, trial)
+
+
+def problems_of_code(who: str, launcher: Launcher, code: int | None) -> list[str]:
+    """A launcher ends, and says that it lost its lease if it does not succeed."""
+    if code is None:
+        return [f"{who} has not ended"]
+    is_clear = code == 0 or any(word in launcher.text() for word in LOST)
+    return [] if is_clear else [f"{who} ended with {code} and does not say why"]
 
 
 def epochs_lost_by(scene: Scene, pid: int) -> list[str]:
@@ -240,6 +248,7 @@ def kills_of_keepers(terms: Terms) -> Outcome:
         ", ".join(f"{hit[kind]} {kind}" for kind in Kind),
         tuple(problem for trial in trials for problem in trial.problems),
         f"{sum(trial.refused for trial in trials)} commits refused; "
+        f"{sum(trial.lost_leases for trial in trials)} launchers whose next keeper came too late; "
         f"{sum(trial.late_writes for trial in trials)} files written after the other's commit, each named by verify",
     )
 
