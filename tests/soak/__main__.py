@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -114,4 +115,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # As after Ctrl-C the trials that run are brought to their end, and leave no process behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
