@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.soak.checks import Data, data_of, problems_of_site
+from tests.soak.checks import Data, data_of, problems_of_site, stale_tokens
 from tests.soak.series import Outcome, Series, Terms, run_trials
 from tests.soak.site import LOOK_S, Launcher, Site, await_exit, busy
 
@@ -73,6 +73,8 @@ class Trial:
     problems: list[str] = field(default_factory=list)
     lost_leases: int = 0
     """Launchers that no signal reached and that lost a lease all the same: this machine was too busy."""
+    stale_tokens: int = 0
+    """Finished outputs whose owner was killed between the commit and the token."""
     attempts: int = 0
     end_s: float = 0.0
     """From the last fault to the success of all launchers."""
@@ -197,6 +199,7 @@ def run_trial(terms: Terms, expected: Data, number: int) -> Trial:
         if not trial.problems:
             trial.problems += site.await_end_of_all(limit_s=5)
             trial.problems += problems_of_site(site, expected)
+            trial.stale_tokens = stale_tokens(site, expected)
     trial.attempts = len(site.launchers)
     trial.problems = [f"trial {number}, {plan}: {problem}" for problem in trial.problems]
     if not trial.problems:
@@ -220,7 +223,8 @@ def kills_of_launchers(terms: Terms) -> Outcome:
         f"{sent} in {len(trials)} trials, {sum(trial.attempts for trial in trials)} launchers",
         tuple(problem for trial in trials for problem in trial.problems),
         f"success at most {slowest.end_s:.1f} s after the last fault (lease {slowest.lease_s:g} s); "
-        f"{sum(trial.lost_leases for trial in trials)} launchers lost a lease without a signal",
+        f"{sum(trial.lost_leases for trial in trials)} launchers lost a lease without a signal; "
+        f"{sum(trial.stale_tokens for trial in trials)} outputs whose status token is stale",
     )
 
 

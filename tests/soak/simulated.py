@@ -123,7 +123,7 @@ def is_killed(mutate: Callable[[pytest.MonkeyPatch], None], seeds: range, with_j
 def mutants(terms: Terms) -> Outcome:
     """R3, by schedules of other seeds than those of `make test`, in which ten more are killed by directed ones."""
     start = (terms.seed + 1) * SEEDS_EACH
-    cases = [(mutate, range(start, start + 20_000), False) for mutate in LAUNCHER_MUTANTS]
+    cases = [(mutate, range(start, start + 60_000), False) for mutate in LAUNCHER_MUTANTS]
     cases += [(mutate, range(start, start + 4_000), True) for mutate in JOB_MUTANTS]
     with ProcessPoolExecutor(terms.workers) as pool:
         killed = list(pool.map(is_killed, *zip(*cases, strict=True)))

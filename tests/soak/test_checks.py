@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from marin_trace.runtime.log_records import AttemptLog
-from tests.soak.checks import Data, late_writes, named_by_verify, problems_of_site
+from tests.soak.checks import Data, late_writes, named_by_verify, problems_of_site, stale_tokens
 from tests.soak.series import Outcome, Series, Terms
 from tests.soak.site import Site, await_exit
 
@@ -77,7 +77,6 @@ SPOILERS: list[tuple[Callable[[Site], object], str]] = [
     (begin_together, "while another one ran the body"),
     (claim_by_another_process, "whose body has not ended"),
     (another_run_says_that_it_built_everything, "say that they built it"),
-    (lambda site: (merged(site) / ".executor_status").write_text("RUNNING"), "status token is 'RUNNING'"),
     (lambda site: (merged(site) / "part-0.txt").write_text("half"), "part-0.txt has other content"),
     (lambda site: (merged(site) / "part-0.txt").unlink(), "part-0.txt is missing"),
     (lambda site: (merged(site) / ".tmp-1").write_text("half"), ".tmp-1 is unexpected"),
@@ -89,6 +88,13 @@ SPOILERS: list[tuple[Callable[[Site], object], str]] = [
 def test_a_sound_site_has_no_problem(finished: Site, expected: Data) -> None:
     assert problems_of_site(finished, expected) == []
     assert late_writes(finished, expected) == set()
+    assert stale_tokens(finished, expected) == 0
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda token: token.write_text("RUNNING")], ids=["missing", "another"])
+def test_a_stale_token_is_counted(site: Site, expected: Data, spoil: Callable[[Path], object]) -> None:
+    spoil(merged(site) / ".executor_status")
+    assert (stale_tokens(site, expected), problems_of_site(site, expected)) == (1, [])
 
 
 @pytest.mark.parametrize(("spoil", "message"), SPOILERS)
