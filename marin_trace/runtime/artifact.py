@@ -19,6 +19,8 @@ __all__ = ["ARTIFACT_FILE", "Artifact", "check_serialisable_annotation"]
 
 ARTIFACT_FILE: Final = ".artifact.json"
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 @runtime_checkable
 class _HasOutputPath(Protocol):
@@ -62,7 +64,7 @@ class Artifact:
         tree = encoder.encode(value)
         for name, content in encoder.arrays.items():
             write_bytes(join(path, name), content)
-        content = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        content = _ENCODER.encode(tree)
         control_store_for(path).put(join(path, ARTIFACT_FILE), content.encode("utf-8", "surrogatepass"))
 
     @staticmethod

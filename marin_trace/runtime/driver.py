@@ -4,8 +4,8 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar, final
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar, final
 
 from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.liveness import owner_is_gone
@@ -60,7 +60,7 @@ class Driver:
 
     def answering(self, answers: Answers) -> "Driver":
         """The same, with answers to further operations."""
-        return replace(self, answers={**self.answers, **answers})
+        return Driver(self.store, {**self.answers, **answers}, self.sleep, self.clock)
 
     def run(self, program: Program[T]) -> T:
         """Runs a program to its end.
@@ -77,34 +77,30 @@ class Driver:
             return result
 
     def _step(self, program: Program[Any], operation: Operation) -> Operation:
+        kind = type(operation)
+        perform = _PERFORM.get(kind)
         try:
-            result = self._perform(operation)
+            result = perform(self, operation) if perform is not None else self.answers[kind](operation)
         except OSError as error:
             return program.throw(error)
         return program.send(result)
 
-    def _perform(self, operation: Operation) -> Any:
-        match operation:
-            case Get():
-                return self.store.get(operation.path)
-            case GetMany():
-                return self.store.get_many(operation.paths)
-            case List():
-                return self.store.list(operation.directory)
-            case PutIfAbsent():
-                return self.store.put_if_absent(operation.path, operation.content, durable=operation.durable)
-            case Put():
-                return self.store.put(operation.path, operation.content)
-            case ProbeOwner():
-                return owner_is_gone(operation.claim)
-            case Now():
-                return self.clock()
-            case Pause():
-                return self.sleep(random.uniform(operation.low_s, operation.high_s))
-            case Say():
-                return logger.warning(operation.message)
-            case _:
-                return self.answers[type(operation)](operation)
+
+# By class: `match` would try one after the other, which is 1 µs for each of 23 operations of a step.
+_PERFORM: Final[Mapping[type[Any], Callable[[Driver, Any], Any]]] = {
+    Get: lambda driver, operation: driver.store.get(operation.path),
+    GetMany: lambda driver, operation: driver.store.get_many(operation.paths),
+    List: lambda driver, operation: driver.store.list(operation.directory),
+    PutIfAbsent: lambda driver, operation: driver.store.put_if_absent(
+        operation.path, operation.content, durable=operation.durable
+    ),
+    Put: lambda driver, operation: driver.store.put(operation.path, operation.content),
+    ProbeOwner: lambda driver, operation: owner_is_gone(operation.claim),
+    Now: lambda driver, operation: driver.clock(),
+    Pause: lambda driver, operation: driver.sleep(random.uniform(operation.low_s, operation.high_s)),
+    Say: lambda driver, operation: logger.warning(operation.message),
+}
+"""How the operations are performed that are the same for everybody."""
 
 
 def driver_for(path: str) -> Driver:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, final
 
 from marin_trace.errors import (
@@ -47,7 +48,7 @@ from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.protocol import Claimed, EngineSilent, Held, LogState, claim_epoch, read_state, request_cancel
 from marin_trace.workers.client import JobClient, JobHandle, job_name
 
-__all__ = ["ClaimedStep", "JobFuture", "JobLaunch"]
+__all__ = ["ClaimedStep", "JobFuture", "JobLaunch", "JobPlace"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,18 @@ class ClaimedStep(Protocol):
         ...
 
 
-Submitter = Callable[[str, Callable[[], Any]], JobHandle]
-"""Submits a job: its name, and what it calls."""
+@final
+@dataclass(frozen=True, slots=True)
+class JobPlace:
+    """Where a step's jobs run, and as what."""
+
+    name: str
+    """That people know the step by."""
+    client: JobClient
+    submit: Callable[[str, Callable[[], Any]], JobHandle]
+    """Submits a job there: its name, and what it calls."""
+    timeout: float | None = None
+    """Seconds from a job's beginning after which its launch ends it; None: its engine does, or nobody."""
 
 
 @final
@@ -97,12 +108,9 @@ class JobLaunch:
         step: ClaimedStep,
         output_path: str,
         options: AttemptOptions,
+        place: JobPlace,
         *,
-        name: str,
-        client: JobClient,
-        submit: Submitter,
         memory: ClaimMemory,
-        timeout: float | None = None,
         observer: AttemptObserver | None = None,
     ) -> None:
         """Prepares a launch.
@@ -111,21 +119,16 @@ class JobLaunch:
             step: What the job calls.
             output_path: Where it writes.
             options: Of its attempts.
-            name: That people know the step by.
-            client: The engine.
-            submit: Submits a call to it.
+            place: Where they are made.
             memory: Of earlier looks at this output.
-            timeout: Seconds after which the job is ended here; None: by its engine or never.
             observer: Learns which epoch was the last.
         """
         self._step = step
         self._output_path = output_path
         self._options = options
-        self._name = name
-        self._client = client
-        self._submit_call = submit
+        self._place = place
+        self._client = place.client
         self._memory = memory
-        self._timeout = timeout
         self._observer = observer
         self._log = AttemptLog(output_path)
         self._driver = driver_for(output_path).answering(
@@ -185,7 +188,7 @@ class JobLaunch:
         options = self._options
         self._handle = self._claimed = None
         self._is_late = False
-        self._job = JobIdentity(job_name(self._name), self._client.name, _digest(options))
+        self._job = JobIdentity(job_name(self._place.name), self._client.name, _digest(options))
         draft = draft_claim(
             lease_s=options.lease_seconds, run_id=options.run_id, rerun_of=options.rerun_of, job=self._job
         )
@@ -259,7 +262,7 @@ class JobLaunch:
             raise RunError("the run was interrupted before the job was submitted")
         assert claim.job is not None
         call = functools.partial(self._step.attempt, self._output_path, JobTicket(claim.job, self._retries))
-        self._handle = self._submit_call(claim.job.name, call)
+        self._handle = self._place.submit(claim.job.name, call)
         self._has_begun = False
         # It counts from when the job has begun; one that does not is given a lease longer for that.
         self._deadline = self._deadline_after(claim.lease_s)
@@ -267,7 +270,7 @@ class JobLaunch:
             self._handle.terminate()
 
     def _deadline_after(self, seconds: float) -> float:
-        return float("inf") if self._timeout is None else boottime() + seconds + self._timeout
+        return float("inf") if self._place.timeout is None else boottime() + seconds + self._place.timeout
 
     def _submitted(self, driver: Driver, claim: ClaimRecord) -> JobHandle:
         try:
@@ -334,7 +337,7 @@ class JobLaunch:
         """Ends a job that is out of time. Its last attempt has failed; an earlier one is released."""
         self._is_late = True
         if self._retries == 0:
-            request = CancelRecord("the step's timeout", f"it took longer than {self._timeout:g} s")
+            request = CancelRecord("the step's timeout", f"it took longer than {self._place.timeout:g} s")
             epoch = driver.run(read_state(self._log)).epoch
             driver.run(request_cancel(self._log, max(epoch, claim.epoch), request))
         handle.terminate()
@@ -361,18 +364,18 @@ class JobLaunch:
         if self._is_late:
             return JobFailedError(
                 explain(
-                    f"{self._name} took longer than its timeout of {self._timeout:g} s",
+                    f"{self._place.name} took longer than its timeout of {self._place.timeout:g} s",
                     facts=[f"log: {log}"] if (log := existing_log(self._output_path, state.epoch)) else (),
                 )
             )
         failure = state.failure
         if failure is not None and failure.phase is FailurePhase.CANCEL:
-            return JobFailedError(explain(f"{self._name} was {failure.message}"))
+            return JobFailedError(explain(f"{self._place.name} was {failure.message}"))
         error = handle.exception()
         if isinstance(error, Exception) and not isinstance(error, StepHeldElsewhere | StepAlreadyDone):
             return error
         why = failure.headline if failure is not None else f"job {handle.job_id} has ended without a verdict"
-        return JobFailedError(explain(f"{self._name} {view}: {why}", facts=handle.logs().splitlines()[-20:]))
+        return JobFailedError(explain(f"{self._place.name} {view}: {why}", facts=handle.logs().splitlines()[-20:]))
 
 
 def _digest(options: AttemptOptions) -> str:

@@ -23,7 +23,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
@@ -37,7 +37,16 @@ from marin_trace.runtime.operations import LeaseView
 from marin_trace.runtime.process_tree import descendants_of, kill_all
 from marin_trace.runtime.protocol import KILL_FRACTION, LEASE_FRACTION, Claimed
 
-__all__ = ["HeldLease", "dismiss_keeper", "forget_claim", "hold_claim", "ready_keeper", "wait_for_an_end"]
+__all__ = [
+    "HeldLease",
+    "dismiss_keeper",
+    "forget_claim",
+    "hearing_of_ends",
+    "hold_claim",
+    "prepare_keeper",
+    "ready_keeper",
+    "wait_for_an_end",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +56,15 @@ _EXIT_LIMIT_S: Final = 1.0
 """For how long a keeper that keeps nothing may take to exit before it is killed."""
 _KERNEL_MODULE: Final = "ipykernel"
 """Loaded in every notebook's kernel."""
+_KEEPER_CODE: Final = """
+import sys, types
+package = types.ModuleType("marin_trace")
+package.__path__ = [{package!r}]
+sys.modules["marin_trace"] = package
+from marin_trace.runtime.keeper_process import main
+main()
+"""
+"""What a keeper runs. The package's own module is left out: it imports the compiler, 40 ms of 120 to start."""
 
 
 @final
@@ -120,13 +138,21 @@ class _Watch:
         self._lock = threading.RLock()
         self._leases: dict[str, HeldLease] = {}
         self._process: subprocess.Popen[bytes] | None = None
+        self._prepared: subprocess.Popen[bytes] | None = None
         self._wakes, self._wake = os.pipe()
         self._thread: threading.Thread | None = None
         self._sleeps_until = float("inf")
         self.is_over = False
 
+    def prepare(self) -> None:
+        """Lets a keeper begin to start; `ready` waits for its answer."""
+        # A failure is `ready`'s to tell: it tries again.
+        with self._lock, contextlib.suppress(OSError):
+            if self._process is None and self._prepared is None:
+                self._prepared = _spawned()
+
     def ready(self) -> None:
-        """Has a keeper running; the first call takes some tenths of a second.
+        """Has a keeper running; the first call takes a tenth of a second, or what is left of it after `prepare`.
 
         Raises:
             StorageError: It cannot be started.
@@ -149,18 +175,7 @@ class _Watch:
                 self._tell({"forget": attempt})
 
     def _start(self) -> None:
-        nonce = process_nonce()
-        root = str(Path(__file__).parents[2])
-        code = f"import sys; sys.path.insert(0, {root!r}); from marin_trace.runtime.keeper_process import main; main()"
-        spares = "spare" if _KERNEL_MODULE in sys.modules else "kill"
-        process = subprocess.Popen(
-            [sys.executable, "-S", "-c", code, str(os.getpid()), nonce, spares],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, KEEPER_VARIABLE: nonce},
-            start_new_session=True,
-            pass_fds=(liveness_descriptor(),),
-        )
+        process, self._prepared = self._prepared or _spawned(), None
         assert process.stdout is not None
         if not process.stdout.readline().startswith(b'{"ready"'):
             process.kill()
@@ -262,6 +277,9 @@ class _Watch:
             if self.is_over or self._leases:
                 return
             self.is_over = True
+            if self._prepared is not None:
+                self._prepared.kill()
+                self._prepared.communicate()
         os.write(self._wake, b"!")
         if thread is not None:
             thread.join()
@@ -269,6 +287,20 @@ class _Watch:
             _end(process)
         os.close(self._wake)
         os.close(self._wakes)
+
+
+def _spawned() -> "subprocess.Popen[bytes]":
+    nonce = process_nonce()
+    code = _KEEPER_CODE.format(package=str(Path(__file__).parents[1]))
+    spares = "spare" if _KERNEL_MODULE in sys.modules else "kill"
+    return subprocess.Popen(
+        [sys.executable, "-S", "-c", code, str(os.getpid()), nonce, spares],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, KEEPER_VARIABLE: nonce},
+        start_new_session=True,
+        pass_fds=(liveness_descriptor(),),
+    )
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -309,6 +341,7 @@ class _Process:
 
 _process = _Process()
 _ends = threading.Condition()
+_hearers: list[Callable[[str], None]] = []
 
 
 def _the_watch() -> _Watch:
@@ -321,8 +354,14 @@ def _the_watch() -> _Watch:
         return _process.watch
 
 
+def prepare_keeper(output_path: str) -> None:
+    """Lets a keeper begin to start, where an output that is about to be claimed needs one. Does not wait for it."""
+    if not output_path.startswith("memory://"):
+        _the_watch().prepare()
+
+
 def ready_keeper(output_path: str) -> None:
-    """Has a keeper running where an output needs one. Blocks for some tenths of a second the first time.
+    """Has a keeper running where an output needs one. Blocks for a tenth of a second the first time.
 
     Raises:
         StorageError: It cannot be started.
@@ -354,6 +393,8 @@ def forget_claim(lease: HeldLease) -> None:
         _the_watch().forget(lease.kept.attempt)
     with _ends:
         _ends.notify_all()
+    for hear in _hearers:
+        hear(lease.kept.output_path)
 
 
 def wait_for_an_end(seconds: float) -> None:
@@ -362,10 +403,21 @@ def wait_for_an_end(seconds: float) -> None:
         _ends.wait(seconds)
 
 
+@contextlib.contextmanager
+def hearing_of_ends(hear: Callable[[str], None]) -> Generator[None, None, None]:
+    """In the block, is called with each output path at which an attempt of this process has ended, in its thread."""
+    _hearers.append(hear)
+    try:
+        yield
+    finally:
+        _hearers.remove(hear)
+
+
 def _forget_after_fork() -> None:
     global _process, _ends  # noqa: PLW0603 - a forked child holds none of its parent's claims
     _process = _Process()
     _ends = threading.Condition()
+    _hearers.clear()
 
 
 os.register_at_fork(after_in_child=_forget_after_fork)

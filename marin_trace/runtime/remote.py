@@ -17,7 +17,7 @@ from typing import Any, Final, Generic, ParamSpec, cast, final, overload
 from marin_trace.errors import JobFailedError, RunError, StepAlreadyDone, explain
 from marin_trace.runtime.attempt import ClaimMemory
 from marin_trace.runtime.executable import attempt_observer
-from marin_trace.runtime.job_launch import ClaimedStep, JobFuture, JobLaunch
+from marin_trace.runtime.job_launch import ClaimedStep, JobFuture, JobLaunch, JobPlace
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.workers.client import JobClient, JobHandle, JobRequest, JobStatus, current_client, job_name
 from marin_trace.workers.local import LocalClient
@@ -177,18 +177,10 @@ class RemoteCallable(Generic[P]):
                     hint="--prefix DIRECTORY, or a URL that both can reach",
                 )
             )
-        launch = JobLaunch(
-            step,
-            output_path,
-            options,
-            name=self._known_as,
-            client=client,
-            # The end of a job of this machine is for its launch to bring about, which can tell the log why.
-            submit=functools.partial(self._submit, client, timeout=None if client.is_local else self.timeout),
-            memory=self._memory,
-            timeout=self.timeout if client.is_local else None,
-            observer=attempt_observer.get(),
-        )
+        # The end of a job of this machine is for its launch to bring about, which can tell the log why.
+        submit = functools.partial(self._submit, client, timeout=None if client.is_local else self.timeout)
+        place = JobPlace(self._known_as, client, submit, timeout=self.timeout if client.is_local else None)
+        launch = JobLaunch(step, output_path, options, place, memory=self._memory, observer=attempt_observer.get())
         future = JobFuture(launch)
         threading.Thread(target=_settle, args=(launch, future), name=f"marin-trace-{self._known_as}").start()
         return future

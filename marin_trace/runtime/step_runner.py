@@ -28,23 +28,22 @@ from marin_trace.errors import (
     StorageError,
     explain,
 )
-from marin_trace.runtime.attempt import failure_of, utc_now
+from marin_trace.runtime.attempt import utc_now
 from marin_trace.runtime.capture import existing_log, routed_output
 from marin_trace.runtime.executable import AttemptObserver, Executable, observing
-from marin_trace.runtime.keeper import dismiss_keeper
-from marin_trace.runtime.log_records import AttemptLog, FailurePhase
+from marin_trace.runtime.keeper import dismiss_keeper, hearing_of_ends, prepare_keeper
+from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.pool import BodyPool, InlinePool, ThreadPool
-from marin_trace.runtime.prefix import current_prefix, normalise_prefix
 from marin_trace.runtime.protocol import TOKEN_DEP_FAILED
 from marin_trace.runtime.provenance import current_provenance
-from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY, new_run_id, write_run_record
+from marin_trace.runtime.records import new_run_id
 from marin_trace.runtime.report import OutcomeKind, ResolvedStep, RunReport, StepOutcome
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
+from marin_trace.runtime.run_record import RunRecordWriter
 from marin_trace.runtime.schedule import Schedule
 from marin_trace.runtime.status import StatusKind, StepStatus
 from marin_trace.storage.control_store import control_store_for
-from marin_trace.storage.files import join
 from marin_trace.workers.machine import usable_cores
 
 __all__ = ["EventKind", "RunEvent", "StepRunner"]
@@ -155,26 +154,32 @@ class StepRunner:
         limit = max(4, usable_cores()) if max_concurrent is None else max_concurrent
         if limit < 1:
             raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
-        run = _Run(plan, replace(options, provenance=options.provenance or current_provenance()), limit, self._clock)
-        with routed_output():
-            return self._execute(run)
+        try:
+            if plan.to_run:
+                prepare_keeper(plan.to_run[0])
+            provenance = options.provenance or current_provenance()
+            run = _Run(plan, replace(options, provenance=provenance), limit, self._clock)
+            with routed_output(), hearing_of_ends(run.hear_of_end):
+                return self._execute(run)
+        finally:
+            dismiss_keeper()
 
     def _execute(self, run: "_Run") -> RunReport:
         started_at, began = utc_now(), self._clock()
-        record = _RecordWriter(run, started_at)
+        record = RunRecordWriter(run.plan, run.options, run.limit, started_at)
         try:
             run.execute(self._tell)
         except BaseException as error:
             logger.warning(f"run {run.options.run_id}: {type(error).__name__}, stopping {len(run.in_flight)} steps")
             self._stop(run)
-            record.write("interrupted", self._clock() - began)
+            record.write("interrupted", run.ordered_outcomes(), self._clock() - began)
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)
-            dismiss_keeper()
         failed = run.failures()
-        path = record.write("failed" if failed else "succeeded", self._clock() - began)
-        report = self._report(run.ordered_outcomes(), run.options, record_path=path, seconds=self._clock() - began)
+        outcomes = run.ordered_outcomes()
+        path = record.write("failed" if failed else "succeeded", outcomes, self._clock() - began)
+        report = self._report(outcomes, run.options, record_path=path, seconds=self._clock() - began)
         logger.info(f"run {run.options.run_id}: {report}")
         if failed:
             raise _run_failed(report, failed)
@@ -236,8 +241,9 @@ class _Run:
         waits = {path: plan.waits[path] for path in plan.to_run}
         self._schedule = Schedule(waits, first=plan.first, lane_of=self._lanes)
         self._used: dict[str, int] = {_LOCAL: 0, _ELSEWHERE: 0}
-        self._events: SimpleQueue[tuple[str, Future[Any]]] = SimpleQueue()
+        self._events: SimpleQueue[tuple[str, Future[Any] | None]] = SimpleQueue()
         self._held: list[tuple[float, int, str]] = []
+        self._held_paths: set[str] = set()
         self._sequence = itertools.count()
         self._has_failed = False
         self._left_jobs: list[Future[Any]] = []
@@ -252,11 +258,9 @@ class _Run:
         while not self._schedule.is_over and not self._is_halted():
             for lane in (_ELSEWHERE, _LOCAL):
                 self._start_ready(lane, tell)
-            event = self._next_event()
-            if event is not None:
-                self._settle(*event, tell)
+            self._settle_next(tell)
         while self.in_flight:
-            self._settle(*self._events.get(), tell)
+            self._settle_next(tell)
         for path in self.plan.to_run:
             if path not in self.outcomes:
                 self._end(path, self._outcome(path, OutcomeKind.NOT_STARTED), tell)
@@ -305,8 +309,9 @@ class _Run:
     def _await_ends(self, deadline: float, paths: Collection[str]) -> None:
         with suppress(Empty):
             while any(path in self.in_flight for path in paths):
-                path, _ = self._events.get(timeout=max(0.0, deadline - self.clock()))
-                self.in_flight.pop(path, None)
+                path, future = self._events.get(timeout=max(0.0, deadline - self.clock()))
+                if future is not None:
+                    self.in_flight.pop(path, None)
 
     def _is_own_process(self, path: str) -> bool:
         running = self.in_flight[path]
@@ -361,15 +366,30 @@ class _Run:
             running.future.set_exception(error)
         running.future.add_done_callback(lambda future: self._events.put((path, future)))
 
-    def _next_event(self) -> tuple[str, Future[Any]] | None:
-        if not self._held:
-            return self._events.get()
+    def hear_of_end(self, path: str) -> None:
+        """Has an output that is waited for looked at, since another attempt of this process has ended. Any thread."""
+        if path in self._held_paths:
+            self._events.put((path, None))
+
+    def _settle_next(self, tell: Callable[[RunEvent], None]) -> None:
+        """Waits until a step ends, or is to be looked at again, and deals with that."""
+        patience = max(0.0, self._held[0][0] - self.clock()) if self._held else None
         try:
-            return self._events.get(timeout=max(0.0, self._held[0][0] - self.clock()))
+            path, future = self._events.get(timeout=patience)
         except Empty:
             while self._held and self._held[0][0] <= self.clock():
-                self._schedule.put_back(heapq.heappop(self._held)[2])
-            return None
+                self._look_again(heapq.heappop(self._held)[2])
+            return
+        if future is not None:
+            self._settle(path, future, tell)
+        elif path in self._held_paths:
+            self._held = [entry for entry in self._held if entry[2] != path]
+            heapq.heapify(self._held)
+            self._look_again(path)
+
+    def _look_again(self, path: str) -> None:
+        self._held_paths.discard(path)
+        self._schedule.put_back(path)
 
     def _settle(self, path: str, future: Future[Any], tell: Callable[[RunEvent], None]) -> None:
         running = self.in_flight.pop(path)
@@ -388,6 +408,7 @@ class _Run:
                 self._fail(path, error, tell)
 
     def _hold(self, path: str, running: _InFlight, error: StepHeldElsewhere, tell: Callable[[RunEvent], None]) -> None:
+        self._held_paths.add(path)
         if running.wait_s == _FIRST_WAIT_S:
             logger.info(f"{self.plan.steps[path].name_with_hash}: waits: {error}")
             tell(RunEvent(EventKind.HELD, self.plan.steps[path], message=str(error)))
@@ -435,58 +456,6 @@ class _Run:
             began_after=running.began - self._started_at if running else None,
             log_path=existing_log(path, running.observer.epoch) if error is not None and running else None,
         )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _RecordWriter:
-    """Writes the record of a run when it has ended, however it did."""
-
-    run: _Run
-    started_at: str
-
-    def write(self, outcome: str, seconds: float) -> str | None:
-        """Writes it; a store that fails here is told of, and hides no outcome."""
-        options = self.run.options
-        record = {
-            "run_id": options.run_id,
-            "description": options.description,
-            "outcome": outcome,
-            "started_at": self.started_at,
-            "ended_at": utc_now(),
-            "seconds": round(seconds, 3),
-            "max_concurrent": self.run.limit,
-            "force_run_failed": options.force_run_failed,
-            "forced": dict(options.forced),
-            "steps": [_recorded(step, self.run.plan) for step in self.run.ordered_outcomes()],
-            "provenance": options.provenance.to_json() if options.provenance else None,
-        }
-        try:
-            directory = options.records_path or join(self._prefix(), RUN_RECORDS_DIRECTORY)
-            return write_run_record(directory, options.run_id or "", record)
-        except StorageError as error:
-            logger.error(f"run {options.run_id}: its record could not be written: {error}")  # noqa: TRY400
-            return None
-
-    def _prefix(self) -> str:
-        return normalise_prefix(self.run.options.prefix) if self.run.options.prefix else current_prefix()
-
-
-def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:
-    error = outcome.error and failure_of(outcome.error, FailurePhase.BODY)
-    return {
-        "name": outcome.name,
-        "output_path": outcome.output_path,
-        "fingerprint": plan.steps[outcome.output_path].fingerprint,
-        "outcome": outcome.kind.value,
-        "began_after": outcome.began_after and round(outcome.began_after, 3),
-        "seconds": round(outcome.seconds, 3),
-        "log": outcome.log_path,
-        "epoch": outcome.epoch,
-        "cause": outcome.cause,
-        "error": error and {"type": error.type, "message": error.message, "traceback": error.traceback},
-        "location": outcome.location,
-    }
 
 
 def _executables(plan: RunPlan, options: RunOptions) -> dict[str, Executable]:

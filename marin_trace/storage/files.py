@@ -186,10 +186,12 @@ def scan_local(directory: str, *, without: Collection[str] = ()) -> tuple[list[F
             if entry.is_dir(follow_symlinks=False):
                 pending.append(entry.path)
                 continue
-            with contextlib.suppress(FileNotFoundError):  # deleted since the listing
+            try:
                 found = entry.stat(follow_symlinks=False)
-                tag = f"{found.st_ino}-{found.st_ctime_ns}"
-                files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, tag, stat.S_ISREG(found.st_mode)))
+            except FileNotFoundError:  # deleted since the listing
+                continue
+            tag = f"{found.st_ino}-{found.st_ctime_ns}"
+            files.append(FileStat(entry.path, found.st_size, found.st_mtime_ns, tag, stat.S_ISREG(found.st_mode)))
     return files, directories
 
 

@@ -41,7 +41,7 @@ class LocalControlStore:
             finally:
                 os.unlink(temporary)
             if durable:
-                _sync_directory(os.path.dirname(target))
+                _sync_directory(target.rpartition("/")[0])
         except OSError as error:
             raise _storage_error("write", path, error) from error
         return created
@@ -99,7 +99,7 @@ class LocalControlStore:
             raise _storage_error("delete", path, error) from error
 
     def _write_temporary(self, target: str, content: bytes, *, durable: bool) -> str:
-        directory = os.path.dirname(target)
+        directory = target.rpartition("/")[0]
         temporary = f"{directory}/{_TEMPORARY}{os.getpid()}-{self._token}-{next(self._counter)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +24,11 @@ from marin_trace.errors import (
 )
 from marin_trace.io import running_body
 from marin_trace.runtime.artifact import Artifact
+from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.report import OutcomeKind, RunReport
 from marin_trace.runtime.status import StatusKind, read_status
-from marin_trace.runtime.step_runner import EventKind, StepRunner
+from marin_trace.runtime.step_runner import EventKind, RunEvent, StepRunner
 
 
 def kinds_of(report: RunReport) -> dict[str, str]:
@@ -339,6 +341,24 @@ def test_an_interrupt_in_the_main_threads_body_goes_through(make_step) -> None:
     with pytest.raises(KeyboardInterrupt):
         StepRunner().run([step], max_concurrent=1)
     assert read_status(step.output_path).kind is StatusKind.RELEASED
+
+
+def test_a_step_held_in_this_process_is_looked_at_when_that_attempt_ends(make_step, prefix, monkeypatch) -> None:
+    monkeypatch.setattr("marin_trace.runtime.step_runner.random.uniform", lambda low, high: 3600.0)
+    step = make_step("held")
+    began, may_end = threading.Event(), threading.Event()
+    holder = distributed_lock(lambda path: (began.set(), may_end.wait(30))).finishing(Artifact.save)
+
+    def let_it_end(event: RunEvent) -> None:
+        if event.kind is EventKind.HELD:
+            may_end.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(holder, step.output_path)
+        assert began.wait(30)
+        report = StepRunner(on_event=let_it_end).run([step])
+        running.result(30)
+    assert kinds_of(report) == {"held": "hit"}
 
 
 def test_a_step_held_elsewhere_is_started_again_and_found_finished(make_step, launch, caplog) -> None:
