@@ -4,7 +4,7 @@
 #   make test       install, then run the test suite
 #   make lint       ruff, pyright, import layers: what CI runs besides the tests
 #   make bench      time tracing and lowering against a hand-written floor
-#   make soak       the long randomised tests
+#   make soak       the long randomised series, 25 minutes at most: ARGS="--seed 4 --only R4 --minutes 60"
 #   make clean      remove what make and the tests have built, not ./marin-outputs
 #
 # PYTHON=/path/to/python chooses the interpreter; ARGS="…" is passed on to the tutorial or to pytest.
@@ -45,7 +45,7 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -m "slow or soak" $(ARGS)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
 	rm -rf $(VENV) dist build .coverage .coverage.* htmlcov .hypothesis .pytest_cache .ruff_cache

@@ -1,10 +1,6 @@
 """Laws of every control store."""
 
 import os
-import subprocess
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,8 +8,7 @@ import pytest
 from marin_trace.errors import PrefixError, StorageError
 from marin_trace.storage import local_store
 from marin_trace.storage.control_store import ControlStore, control_store_for
-
-ROOT = Path(__file__).parents[2]
+from tests.storage.racer import winners_among_processes, winners_among_threads
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -62,30 +57,13 @@ def test_delete_takes_one_exact_key(store: ControlStore, base: str) -> None:
     assert store.list(f"{base}/log") == ["run1", "run2"]
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.soak)])
-def test_sixteen_processes_race_and_one_wins_each_round(tmp_path: Path, rounds: int) -> None:
-    command = [sys.executable, str(Path(__file__).with_name("racer.py")), str(tmp_path), "16", str(rounds)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    assert shown.stdout.split() == ["1"] * rounds
+def test_sixteen_processes_race_and_one_wins_each_round(tmp_path: Path) -> None:
+    assert winners_among_processes(tmp_path, 16, 20) == [1] * 20
     assert {name for round_directory in tmp_path.iterdir() for name in os.listdir(round_directory)} == {"claim"}
 
 
-@pytest.mark.parametrize("rounds", [20, pytest.param(300, marks=pytest.mark.soak)])
-def test_sixteen_threads_race_in_memory_and_one_wins_each_round(tmp_path: Path, rounds: int) -> None:
-    base = f"memory:/{tmp_path}"
-    store, barrier = control_store_for(base), threading.Barrier(16)
-
-    def compete(number: int) -> list[bool]:
-        won: list[bool] = []
-        for round_number in range(rounds):
-            barrier.wait()
-            won.append(store.put_if_absent(f"{base}/{round_number}/claim", f"{number}".encode()))
-        return won
-
-    with ThreadPoolExecutor(16) as pool:
-        winners = zip(*pool.map(compete, range(16)), strict=True)
-        assert [sum(round_winners) for round_winners in winners] == [1] * rounds
+def test_sixteen_threads_race_in_memory_and_one_wins_each_round(tmp_path: Path) -> None:
+    assert winners_among_threads(f"memory:/{tmp_path}", 16, 20) == [1] * 20
 
 
 def test_a_large_file_is_read_whole(store: ControlStore, base: str) -> None:

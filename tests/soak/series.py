@@ -1,0 +1,76 @@
+"""What a series is: many trials of one law, under terms that say how many and for how long."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a series is run."""
+
+    seed: int
+    directory: Path
+    """Empty, of this series alone; trials that break the law leave their files here."""
+    share: float = 1.0
+    """Of the full number of trials."""
+    workers: int = 2
+    """How many trials run at a time."""
+    deadline: float = float("inf")
+    """In `time.monotonic` seconds; no trial begins after it."""
+    only_trial: int | None = None
+    """The one trial to run, for a closer look."""
+
+    def count(self, full: int) -> int:
+        """The share of a full number."""
+        return max(1, round(full * self.share))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a series found."""
+
+    trials: str
+    """How many of what."""
+    violations: tuple[str, ...] = ()
+    """Each with what repeats it."""
+    remarks: str = ""
+    """Figures that no law bounds, or that show how near its bound was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A series of trials of one law."""
+
+    id: str
+    what: str
+    run: Callable[[Terms], Outcome]
+    weight: float
+    """Its part of the time, relative to the others'."""
+
+
+def run_trials(terms: Terms, trial: Callable[[int], T], is_enough: Callable[[Sequence[T]], bool]) -> list[T]:
+    """Runs trials 0, 1, 2, … until there are enough, or the time is up; results in the order of their ends."""
+    if terms.only_trial is not None:
+        return [trial(terms.only_trial)]
+    done: list[T] = []
+    numbers = count()
+    running: set[Future[T]] = set()
+    with ThreadPoolExecutor(terms.workers) as pool:
+        while not is_enough(done) and not terms.is_over:
+            running |= {pool.submit(trial, next(numbers)) for _ in range(terms.workers - len(running))}
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            done += [future.result() for future in ended]
+        done += [future.result() for future in running]
+    return done
