@@ -115,13 +115,13 @@ def beat(kept: KeptClaim, seq: int, last: float) -> Program[tuple[BeatResult, fl
     log, epoch, lease_s = kept.log, kept.claim.epoch, kept.claim.lease_s
     limit = last + LEASE_FRACTION * lease_s
     sent_at: float = yield Now()
-    content = HeartbeatRecord(kept.claim.nonce, seq, kept.attempt).to_bytes()
     while True:
         now: float = yield Now()
         if now >= limit:
             return BeatResult.EXPIRED, last
         try:
-            yield Put(log.heartbeat(epoch), content)
+            record = HeartbeatRecord(kept.claim.nonce, seq, kept.attempt, tried_at=now)
+            yield Put(log.heartbeat(epoch), record.to_bytes())
         except OSError as error:
             # Whatever it is: a lease ends by its clock, never because of a request.
             yield Say(f"{kept.output_path}: heartbeat of attempt {epoch} failed, {limit - now:.1f} s left: {error}")

@@ -201,7 +201,17 @@ class JobLaunch:
                 view, state = self._watched(driver, claimed.claim, handle)
             finally:
                 forget_claim(lease)
+            if view is JobView.SUCCEEDED and not self._is_own(state.epoch, claimed.claim):
+                self._observe(None)
         return self._outcome(view, state, handle)
+
+    def _is_own(self, epoch: int, claim: ClaimRecord) -> bool:
+        """Whether an epoch was claimed by this launch or its job: else what it made is a hit for this launcher."""
+        if epoch == claim.epoch:
+            return True
+        path = self._log.claim(epoch)
+        content = self._driver.store.get(path)
+        return content is not None and ClaimRecord.from_bytes(content, path).job == claim.job
 
     def _claim(self, draft: ClaimRecord) -> Claimed:
         policy = self._memory.policy(self._output_path, self._options)

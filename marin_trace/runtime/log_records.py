@@ -235,10 +235,14 @@ class HeartbeatRecord:
     seq: int
     by: str
     """Who beats: the attempt, or who adopted the claim of a job."""
+    tried_at: float
+    """By the sender's clock. It keeps any two requests from writing the same: one that is applied late, or that of a
+    keeper which replaced another, would bring back what an observer saw long ago, and the claim would seem to have
+    stood still since then."""
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump({"nonce": self.nonce, "seq": self.seq, "by": self.by})
+        return _dump({"nonce": self.nonce, "seq": self.seq, "by": self.by, "tried_at": self.tried_at})
 
 
 @final

@@ -411,8 +411,13 @@ def owner_of(claim: ClaimRecord, start: StartRecord | None) -> ClaimRecord | Sta
 def _leave_to_job(log: AttemptLog, claim: ClaimRecord, observer: ClaimRecord, seen: Sighting) -> Program[Sighting]:
     if seen.start is not None:
         return seen
-    beat = HeartbeatRecord(claim.nonce, seen.beats + 1, observer.nonce)
-    yield from insist(Put(log.heartbeat(claim.epoch), beat.to_bytes()), claim.lease_s)
+    now: float = yield Now()
+    beat = HeartbeatRecord(claim.nonce, seen.beats + 1, observer.nonce, tried_at=now)
+    try:
+        yield Put(log.heartbeat(claim.epoch), beat.to_bytes())
+    except StoreUnavailableError as error:
+        # The next look beats again, with a token of its own.
+        yield Say(f"{log.output_path}: the claim of job {claim.job and claim.job.name} was not renewed: {error}")
     return replace(seen, beats=beat.seq)
 
 
@@ -588,8 +593,9 @@ def end_attempt(log: AttemptLog, end: EndRecord, *, patience_s: float = PATIENCE
     path = log.end(end.epoch)
     found = yield from create(path, end.to_bytes(), durable=end.kind is EndKind.SUCCESS, patience_s=patience_s)
     standing = end if found is None else EndRecord.from_bytes(found, path)
-    if standing.write_id == end.write_id and end.kind in (EndKind.SUCCESS, EndKind.FAILED):
-        yield from _put_token(log, end.kind.value)
+    # Also that of an owner which died before it could write the token: its keeper ends the epoch in its place.
+    if standing.nonce == end.nonce and standing.kind in (EndKind.SUCCESS, EndKind.FAILED):
+        yield from _put_token(log, standing.kind.value)
     return standing
 
 

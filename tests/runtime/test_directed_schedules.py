@@ -80,7 +80,25 @@ def nothing_is_sent_after_the_lease(module: ModuleType) -> None:
     assert str(result) == "expired"
 
 
+def no_two_requests_write_the_same(module: ModuleType) -> None:
+    """A request that is applied late, or another keeper's, brings back nothing that an observer has seen."""
+    written: list[bytes] = []
+    for started_at in (0.0, 40.0):  # a keeper, and the one that replaces it
+        program = module.beat(KEPT, 1, started_at)
+        next(program)
+        program.send(started_at + 10.0)
+        for tried_at in (started_at + 10.0, started_at + 20.0):
+            put = program.send(tried_at)
+            assert isinstance(put, Put)
+            written.append(put.content)
+            program.throw(OSError("lost"))
+            program.send(None)  # said
+            program.send(None)  # paused
+    assert len(set(written)) == 4
+
+
 BEATS = [
+    (no_two_requests_write_the_same, "tried_at=now", "tried_at=0.0"),
     (lease_counts_from_sending, "yield Report(kept.attempt, sent_at)", "yield Report(kept.attempt, acknowledged)"),
     (a_late_answer_renews_nothing, "if acknowledged >= limit:", "if acknowledged < 0:"),
     (

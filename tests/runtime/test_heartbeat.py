@@ -145,6 +145,13 @@ def test_an_owner_that_has_ended_its_epoch_itself_is_left_alone() -> None:
     assert owner.kinds_told() == [Report]
 
 
+def test_the_status_token_of_an_owner_that_died_when_it_had_committed_is_written() -> None:
+    owner = FakeOwner(OwnerState.DEAD)
+    owner.files[LOG.end(1)] = EndRecord(1, EndKind.SUCCESS, "a", "now").to_bytes()
+    assert owner.run(keep(KEPT)) is Kept.RELEASED
+    assert owner.files[LOG.status_token] == b"SUCCESS"
+
+
 @pytest.mark.parametrize("last", [OwnerState.FORGOTTEN, OwnerState.DEAD])
 def test_an_owner_that_stops_by_itself_is_not_killed(last: OwnerState) -> None:
     owner = FakeOwner(OwnerState.RUNS, last)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from marin_trace.errors import ControlFileError, StorageError
+from marin_trace.errors import ControlFileError, StorageError, StoreUnavailableError
 from marin_trace.runtime.job_protocol import JobView, Left, end_unstarted, enter_job, submit_job, watch_job
 from marin_trace.runtime.log_records import (
     CancelRecord,
@@ -16,7 +16,17 @@ from marin_trace.runtime.log_records import (
     StartRecord,
     StepFailure,
 )
-from marin_trace.runtime.operations import EngineWord, Get, GetMany, LeaseView, List, PutIfAbsent, Submit, Terminate
+from marin_trace.runtime.operations import (
+    EngineWord,
+    Get,
+    GetMany,
+    LeaseView,
+    List,
+    Put,
+    PutIfAbsent,
+    Submit,
+    Terminate,
+)
 from marin_trace.runtime.protocol import (
     AlreadyDone,
     Claimed,
@@ -187,6 +197,23 @@ def test_a_living_job_keeps_its_claim_without_its_launcher(cluster: Cluster) -> 
     assert not seen.is_gone
     cluster.enter("j")
     assert not cluster.run(observe(LOG, claim, draft("b"), None)).is_gone
+
+
+def test_an_adopter_that_cannot_renew_a_claim_tries_again_at_its_next_look(cluster: Cluster) -> None:
+    claim = cluster.claim()
+    cluster.words["job"] = EngineWord.ALIVE
+
+    def fail(operation: Any) -> None:
+        if isinstance(operation, Put):
+            cluster.errors.append(StoreUnavailableError("away"))
+
+    cluster.before_each = fail
+    seen = cluster.run(observe(LOG, claim, draft("b"), None))
+    assert (seen.is_gone, seen.beats) == (False, 1)
+    assert "the claim of job job was not renewed: away" in cluster.said[0]
+    cluster.before_each = lambda operation: None
+    cluster.run(observe(LOG, claim, draft("b"), seen))
+    assert LOG.heartbeat(1) in cluster.files
 
 
 def test_a_job_that_began_before_it_could_be_sealed_keeps_the_epoch(cluster: Cluster) -> None:
