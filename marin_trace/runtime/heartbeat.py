@@ -38,6 +38,7 @@ from marin_trace.runtime.protocol import (
     HEARTBEAT_FRACTION,
     KILL_FRACTION,
     LEASE_FRACTION,
+    UNWIND_FRACTION,
     cancelled_failure,
     close_to_job,
     end_attempt,
@@ -166,7 +167,7 @@ def keep(kept: KeptClaim) -> Program[Kept]:
             now: float = yield Now()
             if now < last + KILL_FRACTION * lease_s:
                 continue
-            return (yield from _stop(kept, last, "it was stopped by a signal and could not keep its lease"))
+            return (yield from _stop(kept, now, "it was stopped by a signal and could not keep its lease"))
         seq += 1
         result, last = yield from beat(kept, seq, last)
         match result:
@@ -181,21 +182,22 @@ def keep(kept: KeptClaim) -> Program[Kept]:
                 why = f"no heartbeat was acknowledged for {LEASE_FRACTION:g} of its lease of {lease_s:g} s"
             case BeatResult.ENDED:
                 # Somebody took the step over: every further write would be into another's output.
-                why, last = "somebody else has ended it", float("-inf")
+                return (yield from _stop(kept, float("-inf"), "somebody else has ended it"))
             case _:  # cancelled
                 why = "somebody asked for its end"
-        return (yield from _stop(kept, last, why))
+        now = yield Now()
+        deadline = max(last + KILL_FRACTION * lease_s, now + UNWIND_FRACTION * lease_s)
+        return (yield from _stop(kept, deadline, why))
 
 
-def _stop(kept: KeptClaim, last: float, why: str) -> Program[Kept]:
-    """Gives the owner what is left of the lease to stop by itself, then kills it."""
+def _stop(kept: KeptClaim, deadline: float, why: str) -> Program[Kept]:
+    """Gives the owner until a moment to stop by itself, then kills it."""
     lease_s = kept.claim.lease_s
     why = f"attempt {kept.claim.epoch} of {kept.output_path} has lost its lease: {why}"
     yield TellLost(kept.attempt, why)
     if kept.awaits_start:
         # Nothing runs under it in the owner, which need not be killed: its job comes late, and leaves.
         return (yield from _stand_by(kept))
-    deadline = last + KILL_FRACTION * lease_s
     is_spared = False
     while True:
         now: float = yield Now()

@@ -35,7 +35,7 @@ from marin_trace.runtime.keeper_process import KEEPER_VARIABLE
 from marin_trace.runtime.liveness import liveness_descriptor, process_nonce
 from marin_trace.runtime.operations import LeaseView
 from marin_trace.runtime.process_tree import descendants_of, kill_all
-from marin_trace.runtime.protocol import KILL_FRACTION, LEASE_FRACTION, Claimed
+from marin_trace.runtime.protocol import KILL_FRACTION, LEASE_FRACTION, UNWIND_FRACTION, Claimed
 
 __all__ = [
     "HeldLease",
@@ -76,6 +76,8 @@ class HeldLease:
     sent_at: float
     """When the last acknowledged claim or heartbeat was first sent."""
     lost: str | None = None
+    lost_at: float = 0.0
+    """When that was noticed."""
     has_keeper: bool = True
     thread: int | None = None
     """The thread that `LeaseLostError` may be raised into, while it runs body, save and manifest."""
@@ -117,13 +119,16 @@ class HeldLease:
         if self.lost is None:
             return self.sent_at + LEASE_FRACTION * self.lease_s
         # Nothing runs here under a claim that awaits its job, and a notebook's kernel is never killed.
-        is_spared = self.kept.awaits_start or _KERNEL_MODULE in sys.modules
-        return float("inf") if is_spared else self.sent_at + (KILL_FRACTION + _SELF_KILL_DELAY) * self.lease_s
+        if self.kept.awaits_start or _KERNEL_MODULE in sys.modules:
+            return float("inf")
+        kill_at = max(self.sent_at + KILL_FRACTION * self.lease_s, self.lost_at + UNWIND_FRACTION * self.lease_s)
+        return kill_at + _SELF_KILL_DELAY * self.lease_s
 
     def lose(self, why: str) -> None:
         """Marks it as lost and interrupts the attempt, once."""
         with self.lock:
-            self.lost = self.lost or why
+            if self.lost is None:
+                self.lost, self.lost_at = why, boottime()
             if self.thread is None or self.was_raised:
                 return
             self.was_raised = True

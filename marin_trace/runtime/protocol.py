@@ -62,6 +62,7 @@ __all__ = [
     "HEARTBEAT_FRACTION",
     "KILL_FRACTION",
     "LEASE_FRACTION",
+    "UNWIND_FRACTION",
     "AlreadyDone",
     "ClaimOutcome",
     "ClaimPolicy",
@@ -107,6 +108,8 @@ LEASE_FRACTION: Final = 0.7
 """Of the lease, after which its owner may neither renew nor commit unless a heartbeat was acknowledged."""
 KILL_FRACTION: Final = 0.9
 """Of the lease, after which what still runs under it is killed."""
+UNWIND_FRACTION: Final = 0.1
+"""Of the lease: what an owner has at least to stop by itself; it may have been suspended when the loss had to show."""
 PATIENCE_S: Final = 60.0
 """How long a store that does not answer is asked again, where no lease sets a limit."""
 
