@@ -66,7 +66,7 @@ def make_train_step(
         loss, gradients = _accumulated(jax.value_and_grad(mean_loss), state.model, batch)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.model)
         model: Any = jax.tree.map(jnp.add, state.model, updates)
-        metrics = StepMetrics(loss, optax.global_norm(gradients), jnp.asarray(schedule(state.step)))
+        metrics = StepMetrics(loss, optax.tree.norm(gradients), jnp.asarray(schedule(state.step)))
         return TrainState(state.step + 1, model, optimizer_state), metrics
 
     # The places of the result are those of the argument: else the second call would compile once more.
