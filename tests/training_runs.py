@@ -1,6 +1,6 @@
 """Small trainings for tests: in this process, or in one of their own that is killed at a chosen moment.
 
-    python -m tests.training_runs ROOT [KILL_AT]     trains below ROOT and prints the losses as JSON
+python -m tests.training_runs ROOT [KILL_AT]     trains below ROOT and prints the losses as JSON
 """
 
 import dataclasses
@@ -57,9 +57,19 @@ def write_corpus(root: Path, *, seed: int = 0) -> None:
         steps = [random.integers(1, 3, size=random.integers(10, 60)) for _ in range(count)]
         documents = [(1 + np.cumsum(step) % (VOCAB_SIZE - 1)).tolist() for step in steps]
         size = sum(map(len, documents))
-        write_token_store(
-            str(root / split), documents, vocab_size=VOCAB_SIZE, end_of_document=0, num_bytes=size
-        )
+        write_token_store(str(root / split), documents, vocab_size=VOCAB_SIZE, end_of_document=0, num_bytes=size)
+
+
+def write_tokenizer(path: Path) -> None:
+    """A tokenizer of the corpus's vocabulary: the end token, then 31 characters."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {"<|end|>": 0} | {chr(ord("A") + number): 1 + number for number in range(VOCAB_SIZE - 1)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    path.mkdir()
+    tokenizer.save(str(path / "tokenizer.json"))
 
 
 def train_config(root: Path, *, output: str = "model", layout: Layout | None = None, **changes: Any) -> TrainConfig:

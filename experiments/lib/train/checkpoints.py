@@ -239,10 +239,17 @@ def _checksum(arrays: dict[str, Array]) -> Array:
     total = jnp.uint32(0)
     for name in sorted(arrays):
         words = jax.lax.bitcast_convert_type(arrays[name], jnp.uint32).reshape(-1)
-        # An odd factor for each place: no change of a single word cancels out, nor do two words that change places.
-        places = 2 * jnp.arange(words.size, dtype=jnp.uint32) + 1
-        total = 31 * total + jnp.sum(words * places, dtype=jnp.uint32)
+        # With its place, so that words that change places are noticed; a sum of plain words would miss pairs of signs.
+        placed = words + jnp.arange(words.size, dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+        total = 31 * total + jnp.sum(_mixed(placed), dtype=jnp.uint32)
     return total
+
+
+def _mixed(words: Array) -> Array:
+    """The finaliser of MurmurHash3 (Appleby 2011): each bit of a word depends on all of its bits."""
+    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+    return words ^ (words >> 16)
 
 
 def arrays_by_name(tree: Any) -> dict[str, Any]:

@@ -41,12 +41,14 @@ class StepMetrics(NamedTuple):
 def init_state(recipe: TrainRecipe, vocab_size: int, mesh: DeviceMesh) -> TrainState:
     """The state before the first step, each device making its own part of it."""
     make = partial(_new_state, recipe, vocab_size)
-    return jax.jit(make, out_shardings=mesh.state_shardings(jax.eval_shape(make)))()
+    # The key is an argument: one program serves all seeds.
+    key = jax.random.key(recipe.seed)
+    return jax.jit(make, out_shardings=mesh.state_shardings(_state_shapes(recipe, vocab_size)))(key)
 
 
 def abstract_state(recipe: TrainRecipe, vocab_size: int, mesh: DeviceMesh) -> TrainState:
     """Shapes, types and places of the state's arrays, and no arrays."""
-    return mesh.placed_shapes(jax.eval_shape(partial(_new_state, recipe, vocab_size)))
+    return mesh.placed_shapes(_state_shapes(recipe, vocab_size))
 
 
 def make_train_step(
@@ -70,7 +72,7 @@ def make_train_step(
         return TrainState(state.step + 1, model, optimizer_state), metrics
 
     # The places of the result are those of the argument: else the second call would compile once more.
-    places = mesh.state_shardings(jax.eval_shape(partial(_new_state, recipe, vocab_size)))
+    places = mesh.state_shardings(_state_shapes(recipe, vocab_size))
     return jax.jit(train_step, donate_argnums=0, out_shardings=(places, mesh.replicated))
 
 
@@ -85,10 +87,14 @@ def make_loss(recipe: TrainRecipe, mesh: DeviceMesh) -> Callable[[Llama, Array],
     return jax.jit(loss, out_shardings=mesh.replicated)
 
 
-def _new_state(recipe: TrainRecipe, vocab_size: int) -> TrainState:
-    model = init_llama(recipe.model, vocab_size, jax.random.key(recipe.seed))
+def _new_state(recipe: TrainRecipe, vocab_size: int, key: Array) -> TrainState:
+    model = init_llama(recipe.model, vocab_size, key)
     optimizer: Any = make_optimizer(recipe.optimizer, recipe.steps)
     return TrainState(jnp.int32(0), model, optimizer.init(model))
+
+
+def _state_shapes(recipe: TrainRecipe, vocab_size: int) -> Any:
+    return jax.eval_shape(partial(_new_state, recipe, vocab_size), jax.random.key(0))
 
 
 def _mean_loss(model: Llama, sequences: Array, *, dtype: Any, layout: Layout, mesh: DeviceMesh) -> Array:
