@@ -11,12 +11,16 @@ from tests.training_runs import train_config, write_corpus
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_programs(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Has JAX keep what it compiles for the other processes of this test run: compiling takes longer than training."""
+    """Has JAX optimise less, and keep what it compiles for the other processes of this test run.
+
+    Compiling takes longer than training here: 8 s of a processor in full for a step and its initial state.
+    """
     base = tmp_path_factory.getbasetemp()
     # The workers of one parallel run have directories side by side.
     cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "jax-cache"
     options = {
         "jax_platforms": "cpu",
+        "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(cache),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,

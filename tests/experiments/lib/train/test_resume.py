@@ -12,7 +12,7 @@ from experiments.lib.train.train import train_model
 from tests.training_runs import KILLS, LOGGED_STEPS, curve, run_killed, train_config
 
 STATES = {"between steps": ("4", "8"), "while saving": ("4",), "after the last step": ("12",)}
-"""Which is the last checkpoint that a killed training leaves. Where two are named, the second may not be written yet."""
+"""The last checkpoint that a killed training leaves. Where there are two, the second may not be written yet."""
 
 
 def checkpoints_in(root: Path) -> list[str]:
