@@ -63,7 +63,7 @@ def parameter_count(config: LlamaConfig, vocab_size: int) -> int:
 
     Example:
         >>> parameter_count(LlamaConfig(), vocab_size=4096)
-        1263744
+        1262720
     """
     return (
         _matrix_parameters(config, vocab_size)

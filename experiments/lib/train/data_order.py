@@ -10,11 +10,12 @@ that epoch's shuffle: each window is seen exactly once in each epoch.
 
 Neither shuffle is ever written out. Both are :func:`shuffled`: a Feistel network, which is a permutation whatever its
 round function is (Luby & Rackoff 1988), over the smallest power of four that holds the range, walked along its cycle
-until it falls into the range (Black & Rogaway 2002). A call takes constant time and no memory.
+until it falls into the range (Black & Rogaway 2002). A row costs the same wherever in the training it is.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,16 +69,31 @@ class DataOrder:
         """Where these rows of a step's batch come from. Steps count from 0."""
         numbers = step * self.batch_size + np.asarray(rows, np.int64)
         blocks, places = np.divmod(numbers, BLOCK)
-        slots = shuffled(places, BLOCK, self.seed, -1, blocks)
-        ends = np.cumsum(self.slots)
-        sources = np.searchsorted(ends, slots, side="right")
+        sources = np.empty_like(numbers)
+        ordinals = np.empty_like(numbers)
+        for block in np.unique(blocks).tolist():
+            within = blocks == block
+            block_sources, ranks = _block(self.seed, self.slots, block)
+            sources[within] = block_sources[places[within]]
+            ordinals[within] = ranks[places[within]] + block * np.asarray(self.slots)[sources[within]]
         indices = np.empty_like(numbers)
-        for source, (count, windows) in enumerate(zip(self.slots, self.windows, strict=True)):
+        for source, windows in enumerate(self.windows):
             chosen = sources == source
-            ordinals = blocks[chosen] * count + slots[chosen] - (ends[source] - count)
-            epochs, positions = np.divmod(ordinals, windows)
+            epochs, positions = np.divmod(ordinals[chosen], windows)
             indices[chosen] = shuffled(positions, windows, self.seed, source, epochs)
         return Windows(sources, indices)
+
+
+# A block is asked for by every step that has rows in it.
+@lru_cache(maxsize=4)
+def _block(seed: int, slots: tuple[int, ...], block: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each place in a block its source, and how many places before it have the same source."""
+    places = shuffled(np.arange(BLOCK), BLOCK, seed, -1, np.full(BLOCK, block))
+    sources = np.searchsorted(np.cumsum(slots), places, side="right")
+    ranks = np.empty(BLOCK, np.int64)
+    for source, count in enumerate(slots):
+        ranks[sources == source] = np.arange(count)
+    return sources, ranks
 
 
 def slots_of_block(sources: Sequence[TokenSource]) -> tuple[int, ...]:
