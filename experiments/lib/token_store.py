@@ -26,6 +26,7 @@ import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.lib.paths import local_path
 from marin_trace.io import atomic_directory, atomic_write
 
 __all__ = [
@@ -83,6 +84,9 @@ class TokenIndex:
     shards: tuple[Shard, ...]
     """In order."""
 
+    tokenizer_sha256: str = ""
+    """Digest of the file of the tokenizer that made the tokens, in hexadecimal; empty where that is not known."""
+
     @property
     def num_tokens(self) -> int:
         """Over all shards, end tokens included."""
@@ -125,6 +129,9 @@ class TokenStore:
     end_of_document: int
     """The token id put after each document."""
 
+    tokenizer_sha256: str
+    """Digest of the file of the tokenizer that made the tokens, in hexadecimal; empty where that is not known."""
+
     @classmethod
     def open(cls, path: str) -> "TokenStore":
         """Opens the store of one split and compares the size of every shard with the index.
@@ -139,6 +146,7 @@ class TokenStore:
             FileNotFoundError: There is no store.
             CorruptShardError: A shard is missing or has another size, or the index cannot be read.
         """
+        path = path.rstrip("/")
         return cls(path, read_index(path))
 
     def __init__(self, path: str, index: TokenIndex) -> None:
@@ -148,14 +156,15 @@ class TokenStore:
         self.num_bytes = index.num_bytes
         self.vocab_size = index.vocab_size
         self.end_of_document = index.end_of_document
+        self.tokenizer_sha256 = index.tokenizer_sha256
         self._index = index
         self._shards = self._map_shards()
         self._starts = [0, *accumulate(shard.tokens for shard in index.shards)]
 
     def _map_shards(self) -> list[NDArray[np.unsignedinteger[Any]]]:
         path, index = self.path, self._index
-        file_system, directory = fsspec.core.url_to_fs(path)
-        if not isinstance(file_system, fsspec.get_filesystem_class("file")):
+        directory = local_path(path)
+        if directory is None:
             fetched = tempfile.mkdtemp(prefix="token-store-")
             # Also where this constructor raises: the half-made store is collected like a whole one.
             weakref.finalize(self, shutil.rmtree, fetched)
@@ -221,6 +230,7 @@ def write_token_store(
     end_of_document: int,
     num_bytes: int,
     tokens_per_shard: int = TOKENS_PER_SHARD,
+    tokenizer_sha256: str = "",
 ) -> TokenIndex:
     """Writes a whole store in this process. It appears when it is complete, and replaces what lay there.
 
@@ -232,6 +242,7 @@ def write_token_store(
         num_bytes: Of the documents' texts, in UTF-8.
         tokens_per_shard: A shard that has reached as many tokens is closed. It ends with a document, so it may be
             longer by less than one document.
+        tokenizer_sha256: Digest of the tokenizer's file; stores of different ones are not mixed.
 
     Raises:
         ValueError: There are no documents, a token id does not fit, or an argument is out of range.
@@ -255,7 +266,7 @@ def write_token_store(
             written += shard.documents
         if not shards:
             raise ValueError(f"no documents to write to {path}")
-        index = TokenIndex(vocab_size, end_of_document, num_bytes, tuple(shards))
+        index = TokenIndex(vocab_size, end_of_document, num_bytes, tuple(shards), tokenizer_sha256)
         write_index(directory, index)
     return index
 
@@ -345,6 +356,7 @@ def read_index(path: str) -> TokenIndex:
             end_of_document=record["end_of_document"],
             num_bytes=record["num_bytes"],
             shards=tuple(Shard(**shard) for shard in record["shards"]),
+            tokenizer_sha256=record["tokenizer_sha256"],
         )
     except (KeyError, TypeError) as error:
         raise CorruptShardError(_with_remedy(f"{location} is not the index of a token store: {error}", path)) from error

@@ -1,11 +1,13 @@
-"""What tests of trainings share: compiled programs, and a training that nothing interrupted."""
+"""What tests share: a web server that misbehaves, compiled programs, and a training that nothing interrupted."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import pytest
 
+from tests.experiments.web_server import Server, running_server
 from tests.training_runs import train_config, write_corpus
 
 
@@ -46,3 +48,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compiled_programs: None) -
     write_corpus(root)
     train_model(train_config(root))
     return root
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A web server that can be told how to misbehave."""
+    with running_server() as server:
+        yield server

@@ -18,8 +18,9 @@ def evaluate_baselines(config: BaselineConfig) -> BaselineEvaluation:
         ValueError: The order is out of range, or a store holds no text.
     """
     from experiments.lib.evaluate.ngram import KneserNey, count_unigrams, unigram_bits
-    from experiments.lib.evaluate.text import document_bytes, load_tokenizer
+    from experiments.lib.evaluate.text import document_bytes
     from experiments.lib.token_store import TokenStore
+    from experiments.lib.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(config.tokenizer_path)
     train: list[bytes] = []

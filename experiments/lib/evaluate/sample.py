@@ -17,7 +17,7 @@ def sample_continuations(config: SampleConfig) -> Samples:
         ValueError: The new tokens alone are more than the model can read, or the temperature is negative.
     """
     from experiments.lib.evaluate.generate import generate
-    from experiments.lib.evaluate.text import load_tokenizer
+    from experiments.lib.tokenizer import load_tokenizer
     from experiments.lib.train.trained import load_model
 
     if not config.prompts:

@@ -103,6 +103,11 @@ def test_tokens_take_two_bytes_where_the_vocabulary_allows_it(tmp_path: Path, vo
     assert store.window(0, 3).tolist() == [1, vocab_size - 1, END]
 
 
+def test_a_slash_at_the_end_of_a_path_does_not_matter(tmp_path: Path) -> None:
+    path = written(tmp_path / "train").path
+    assert TokenStore.open(f"{path}/").path == path
+
+
 def test_a_store_pickles_as_its_path(tmp_path: Path) -> None:
     store = written(tmp_path / "train", tokens_per_shard=4)
     content = pickle.dumps(store)
