@@ -21,7 +21,7 @@ __all__ = [
 class OptimizerConfig:
     """AdamW (Loshchilov & Hutter 2019), its learning rate warmed up linearly and decayed along a cosine."""
 
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     """The peak, reached at the end of the warm-up."""
 
     warmup_steps: int = 50
@@ -63,8 +63,8 @@ class TrainRecipe:
     model: LlamaConfig = field(default_factory=LlamaConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
-    steps: int = 1000
-    batch_size: int = 16
+    steps: int = 800
+    batch_size: int = 8
     """Sequences in one step, over all devices."""
 
     sequence_length: int = 256
