@@ -26,9 +26,10 @@ from jax import Array
 
 from experiments.lib.llama.config import LlamaConfig, flops_per_token, parameter_count
 from experiments.lib.llama.model import Llama, cross_entropy, init_llama
+from experiments.lib.mixture import MixtureConfig
 from experiments.lib.token_store import write_token_store
 from experiments.lib.train.batches import TrainingData, open_training_data
-from experiments.lib.train.config import Layout, TokenSource, TrainConfig, TrainRecipe
+from experiments.lib.train.config import Layout, TrainConfig, TrainRecipe
 from experiments.lib.train.layout import DeviceMesh, start_jax
 from experiments.lib.train.train_step import init_state, make_train_step
 
@@ -183,7 +184,7 @@ def main() -> None:
     mesh = start_jax(Layout())
     with tempfile.TemporaryDirectory() as directory:
         write_token_store(directory, [tokens], vocab_size=flags.vocab_size, end_of_document=0, num_bytes=TOKENS)
-        config = TrainConfig(recipe, (TokenSource(directory),), directory, directory)
+        config = TrainConfig(recipe, MixtureConfig({"tokens": directory}, {"tokens": 1.0}), directory, directory)
         report(open_training_data(config, mesh=mesh), mesh, tokens, flags.steps)
 
 

@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from experiments.lib.mixture import MixtureConfig
 from experiments.steps.evaluate import baseline_evaluation, model_evaluation, model_samples
 from experiments.steps.export import exported_model, uploaded_directory
 from experiments.steps.report import training_report
@@ -22,7 +23,8 @@ def pipeline(root: str) -> dict[str, StepRef]:
     train, more, heldout, tokenizer = (
         StepRef.hardcoded(f"{root}/{name}") for name in ("train", "more", "validation", "tokenizer")
     )
-    model = trained_model("tiny", [(train, 3.0), (more, 1.0)], heldout, RECIPE)
+    mixture = MixtureConfig(paths={"train": train, "more": more}, weights={"train": 3.0, "more": 1.0})
+    model = trained_model("tiny", mixture, heldout, RECIPE)
     evaluation = model_evaluation("tiny", model, heldout)
     baselines = baseline_evaluation("tiny", train, heldout, tokenizer, order=3)
     samples = model_samples("tiny", model, tokenizer, ["ABC"], max_new_tokens=8)

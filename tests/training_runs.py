@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from experiments.lib.llama.config import LlamaConfig
+from experiments.lib.mixture import MixtureConfig
 from experiments.lib.token_store import write_token_store
 from experiments.lib.train.config import (
     CheckpointPolicy,
     Layout,
     OptimizerConfig,
-    TokenSource,
     TrainConfig,
     TrainRecipe,
 )
@@ -76,7 +76,7 @@ def train_config(root: Path, *, output: str = "model", layout: Layout | None = N
     """A training on the corpus below a directory; the changes are the recipe's."""
     return TrainConfig(
         recipe=dataclasses.replace(RECIPE, **changes),
-        sources=(TokenSource(str(root / "train"), 3), TokenSource(str(root / "more"), 1)),
+        mixture=MixtureConfig({"train": str(root / "train"), "more": str(root / "more")}, {"train": 3.0, "more": 1.0}),
         validation_path=str(root / "validation"),
         output_path=str(root / output),
         layout=layout or Layout(),

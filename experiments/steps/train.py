@@ -1,8 +1,7 @@
 """The step that trains a language model."""
 
-from collections.abc import Sequence
-
-from experiments.lib.train.config import Layout, TokenSource, TrainConfig, TrainRecipe
+from experiments.lib.mixture import MixtureConfig
+from experiments.lib.train.config import Layout, TrainConfig, TrainRecipe
 from experiments.lib.train.train import train_model as _train_model
 from marin_trace import StepRef, deferred, output, step, unversioned
 
@@ -12,7 +11,7 @@ train_model = deferred(_train_model)
 @step(name="checkpoints/{name}")
 def trained_model(
     name: str,
-    sources: Sequence[tuple[StepRef, float]],
+    mixture: MixtureConfig,
     validation: StepRef,
     recipe: TrainRecipe,
     *,
@@ -24,7 +23,7 @@ def trained_model(
 
     Args:
         name: Of the model.
-        sources: Token stores to train on, each with its weight.
+        mixture: What to train on, see :func:`experiments.steps.tokenize.mixture`.
         validation: A token store of held-out documents.
         recipe: How to train.
         layout: How to lie on the devices. Another layout finds the same model.
@@ -32,7 +31,7 @@ def trained_model(
     return train_model(
         TrainConfig(
             recipe=recipe,
-            sources=tuple(TokenSource(path=store, weight=weight) for store, weight in sources),
+            mixture=mixture,
             validation_path=validation,
             output_path=output(),
             layout=unversioned(layout or Layout()),

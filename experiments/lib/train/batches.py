@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from experiments.lib.mixture import open_stores
 from experiments.lib.token_store import TokenStore
 from experiments.lib.train.config import Layout, TrainConfig, TrainRecipe
 from experiments.lib.train.data_order import DataOrder, slots_of_block
@@ -16,6 +17,9 @@ from experiments.lib.train.layout import DeviceMesh
 __all__ = ["TrainingData", "open_training_data", "window_count"]
 
 logger = logging.getLogger(__name__)
+
+_VALIDATION = "the validation"
+"""Beside the names of a mixture's data sets, where their tokenizers are compared."""
 
 
 @dataclass(frozen=True)
@@ -91,15 +95,15 @@ def open_training_data(config: TrainConfig, *, mesh: DeviceMesh) -> TrainingData
     """
     recipe = config.recipe
     _check_divisible(recipe, config.layout, mesh)
-    if not config.sources:
-        raise ValueError("nothing to train on: sources is empty")
-    sources = tuple(TokenStore.open(source.path) for source in config.sources)
-    validation = TokenStore.open(config.validation_path)
-    for store in (*sources, validation):
-        _check_store(store, validation, recipe.sequence_length)
+    # By name: a mapping's order is no part of a recipe.
+    names = sorted(config.mixture.paths)
+    stores = open_stores({**config.mixture.paths, _VALIDATION: config.validation_path})
+    for store in stores.values():
+        _check_size(store, recipe.sequence_length)
+    sources, validation = tuple(stores[name] for name in names), stores[_VALIDATION]
     windows = tuple(window_count(store, recipe.sequence_length) for store in sources)
-    order = DataOrder(recipe.seed, recipe.batch_size, windows, slots_of_block(config.sources))
-    data = TrainingData(recipe, sources, validation, order)
+    slots = slots_of_block({name: config.mixture.weights[name] for name in names})
+    data = TrainingData(recipe, sources, validation, DataOrder(recipe.seed, recipe.batch_size, windows, slots))
     tokens = sum(store.num_tokens for store in sources)
     logger.info(f"{tokens:,} tokens of {len(sources)} sources, to be read {data.epochs:.2f} times")
     return data
@@ -110,12 +114,7 @@ def window_count(store: TokenStore, sequence_length: int) -> int:
     return (store.num_tokens - 1) // sequence_length
 
 
-def _check_store(store: TokenStore, reference: TokenStore, sequence_length: int) -> None:
-    if (store.vocab_size, store.end_of_document) != (reference.vocab_size, reference.end_of_document):
-        raise ValueError(
-            f"{store.path} and {reference.path} are of different tokenizers: vocab_size {store.vocab_size} and "
-            f"{reference.vocab_size}, end_of_document {store.end_of_document} and {reference.end_of_document}"
-        )
+def _check_size(store: TokenStore, sequence_length: int) -> None:
     if not window_count(store, sequence_length):
         raise ValueError(
             f"too small a corpus: {store.path} holds {store.num_tokens:,} tokens, and one sequence takes "

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from experiments.lib.llama.config import LlamaConfig
+from experiments.lib.mixture import MixtureConfig
 
 __all__ = [
     "CheckpointPolicy",
     "Layout",
     "OptimizerConfig",
-    "TokenSource",
     "TrainConfig",
     "TrainRecipe",
     "TrainedModel",
@@ -101,17 +101,6 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True)
-class TokenSource:
-    """A token store, and its share of the training data."""
-
-    path: str
-    """The directory of one split."""
-
-    weight: float = 1.0
-    """Relative to the other sources': of a step's sequences, so many on average come from here."""
-
-
-@dataclass(frozen=True)
 class Layout:
     """How a training lies on devices. The same model comes out, up to rounding: no part of its identity."""
 
@@ -134,7 +123,7 @@ class TrainConfig:
     """What to train on what, and where to."""
 
     recipe: TrainRecipe
-    sources: tuple[TokenSource, ...]
+    mixture: MixtureConfig
     """What to train on."""
 
     validation_path: str

@@ -13,14 +13,12 @@ round function is (Luby & Rackoff 1988), over the smallest power of four that ho
 until it falls into the range (Black & Rogaway 2002). A row costs the same wherever in the training it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-
-from experiments.lib.train.config import TokenSource
 
 __all__ = ["BLOCK", "DataOrder", "Windows", "shuffled", "slots_of_block"]
 
@@ -96,30 +94,25 @@ def _block(seed: int, slots: tuple[int, ...], block: int) -> tuple[NDArray[np.in
     return sources, ranks
 
 
-def slots_of_block(sources: Sequence[TokenSource]) -> tuple[int, ...]:
-    """How many of a block's sequences come from each source, by largest remainder.
+def slots_of_block(weights: Mapping[str, float]) -> tuple[int, ...]:
+    """How many of a block's sequences come from each source, by largest remainder, in the order of the weights.
 
     Raises:
-        ValueError: A weight is not positive and finite, or so small beside the others that no sequence would come
-            from its source.
+        ValueError: A weight is so small beside the others that no sequence would come from its source.
 
     Example:
-        >>> slots_of_block([TokenSource("a", 3), TokenSource("b", 1)])
+        >>> slots_of_block({"a": 3, "b": 1})
         (768, 256)
     """
-    if wrong := [source for source in sources if not 0 < source.weight < float("inf")]:
-        raise ValueError(f"the weight of {wrong[0].path} must be positive, not {wrong[0].weight}: leave it out instead")
-    total = sum(source.weight for source in sources)
-    shares = [BLOCK * source.weight / total for source in sources]
+    total = sum(weights.values())
+    shares = [BLOCK * weight / total for weight in weights.values()]
     slots = [int(share) for share in shares]
     by_remainder = sorted(range(len(shares)), key=lambda index: slots[index] - shares[index])
     for index in by_remainder[: BLOCK - sum(slots)]:
         slots[index] += 1
     if 0 in slots:
-        source = sources[slots.index(0)]
-        raise ValueError(
-            f"the weight of {source.path}, {source.weight} of {total}, is less than one sequence in {BLOCK}"
-        )
+        name, weight = list(weights.items())[slots.index(0)]
+        raise ValueError(f"the weight of {name}, {weight} of {total}, is less than one sequence in {BLOCK}")
     return tuple(slots)
 
 

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.lib.train.config import TokenSource
 from experiments.lib.train.data_order import BLOCK, DataOrder, shuffled, slots_of_block
 
 ORDER = DataOrder(seed=7, batch_size=16, windows=(37, 500), slots=(BLOCK // 4, 3 * BLOCK // 4))
@@ -73,16 +72,10 @@ def test_the_order_is_what_it_was() -> None:
 
 
 def test_slots_are_rounded_by_the_largest_remainder() -> None:
-    assert slots_of_block([TokenSource("a", 1), TokenSource("b", 1), TokenSource("c", 1)]) == (342, 341, 341)
-    assert slots_of_block([TokenSource("a", 0.1)]) == (BLOCK,)
-
-
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_weight_that_is_no_weight_is_refused(weight: float) -> None:
-    with pytest.raises(ValueError, match="the weight of b must be positive"):
-        slots_of_block([TokenSource("a", 1), TokenSource("b", weight)])
+    assert slots_of_block({"a": 1, "b": 1, "c": 1}) == (342, 341, 341)
+    assert slots_of_block({"a": 0.1}) == (BLOCK,)
 
 
 def test_a_source_that_would_never_be_read_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the weight of b, 1e-06 of 1\.000001, is less than one sequence in 1024"):
-        slots_of_block([TokenSource("a", 1), TokenSource("b", 1e-6)])
+        slots_of_block({"a": 1, "b": 1e-6})

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.lib.mixture import MixtureConfig
 from experiments.lib.token_store import write_token_store
 from experiments.lib.train import loop
 from experiments.lib.train.config import (
     CheckpointPolicy,
     Layout,
     OptimizerConfig,
-    TokenSource,
     TrainingDivergedError,
     TrainRecipe,
 )
@@ -114,15 +114,11 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"too small a corpus: \S+/train holds [\d,]+ tokens, and one sequence"):
             train_model(train_config(corpus, sequence_length=100_000))
 
-    def test_no_source(self, corpus: Path) -> None:
-        config = dataclasses.replace(train_config(corpus), sources=())
-        with pytest.raises(ValueError, match="nothing to train on"):
-            train_model(config)
-
     def test_stores_of_two_tokenizers(self, corpus: Path) -> None:
         write_token_store(str(corpus / "other"), [[1] * 50], vocab_size=99, end_of_document=0, num_bytes=50)
-        config = dataclasses.replace(train_config(corpus), sources=(TokenSource(str(corpus / "other")),))
-        with pytest.raises(ValueError, match=r"other and \S+validation are of different tokenizers: vocab_size 99"):
+        mixture = MixtureConfig({"other": str(corpus / "other")}, {"other": 1.0})
+        config = dataclasses.replace(train_config(corpus), mixture=mixture)
+        with pytest.raises(ValueError, match=r"other and the validation were not tokenised with the same tokenizer"):
             train_model(config)
 
     def test_a_batch_that_cannot_be_divided(self, corpus: Path) -> None:
