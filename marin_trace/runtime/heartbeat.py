@@ -157,18 +157,21 @@ def _look(kept: KeptClaim, sent_at: float) -> Program[tuple[BeatResult, float]]:
 def keep(kept: KeptClaim) -> Program[Kept]:
     """Renews a claim as long as its owner runs, and sees to it that a claim that is lost or orphaned ends well."""
     lease_s, seq, last = kept.claim.lease_s, 0, kept.sent_at
+    rest = period = lease_s * HEARTBEAT_FRACTION
     while True:
-        owner: OwnerState = yield AwaitOwner(kept.attempt, lease_s * HEARTBEAT_FRACTION)
+        owner: OwnerState = yield AwaitOwner(kept.attempt, min(period, rest))
         if owner is OwnerState.FORGOTTEN:
             return Kept.FORGOTTEN
         if owner is OwnerState.DEAD:
             return (yield from _release(kept))
         if owner is OwnerState.STOPPED:
+            # To the moment: an observer needs but a tenth of the lease more, less than a period.
             now: float = yield Now()
-            if now < last + KILL_FRACTION * lease_s:
+            rest = last + KILL_FRACTION * lease_s - now
+            if rest > 0:
                 continue
             return (yield from _stop(kept, now, "it was stopped by a signal and could not keep its lease"))
-        seq += 1
+        seq, rest = seq + 1, period
         result, last = yield from beat(kept, seq, last)
         match result:
             case BeatResult.RENEWED:
