@@ -209,14 +209,15 @@ def load_parameters(output_path: str, step: int, abstract: Llama) -> Llama:
         DamagedCheckpointError: It cannot be read.
     """
     path = _directory(output_path)
-    with ocp.CheckpointManager(path, options=ocp.CheckpointManagerOptions(read_only=True)) as manager:
-        if step not in (kept := sorted(manager.all_steps())):
+    # A manager that only reads says so three times at WARNING.
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        if step not in (kept := sorted(ocp.utils.checkpoint_steps(path))):
             raise FileNotFoundError(f"no checkpoint of step {step} in {path}; there are: {kept}")
         args = ocp.args.Composite(
             model=ocp.args.StandardRestore(arrays_by_name(abstract)), progress=ocp.args.JsonRestore()
         )
         try:
-            restored = manager.restore(step, args=args)
+            restored = checkpointer.restore(f"{path}/{step}", args=args)
             _verify(f"{path}/{step}/model", restored.model, Progress(**restored.progress).model_checksum)
         except UNREADABLE as error:
             raise DamagedCheckpointError(
