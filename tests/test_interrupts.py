@@ -62,15 +62,15 @@ def start(tmp_path: Path) -> Iterator[Start]:
     os.mkfifo(tmp_path / "began")
     started: list[subprocess.Popen[str]] = []
 
-    def run(step: str, *flags: str, before: Callable[[], None] | None = None) -> "subprocess.Popen[str]":
+    def run(step: str, *flags: str, through: str | None = None) -> "subprocess.Popen[str]":
+        prefix = str(tmp_path / "out")
         environment = {"STEP": step, "BEGAN": str(tmp_path / "began"), "MAY_END": str(tmp_path / "may_end")}
         process = subprocess.Popen(
-            [sys.executable, str(tmp_path / "experiment.py"), "--prefix", str(tmp_path / "out"), *flags],
+            [*filter(None, [through]), sys.executable, str(tmp_path / "experiment.py"), "--prefix", prefix, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-            preexec_fn=before,
         )
         started.append(process)
         return process
@@ -123,7 +123,7 @@ def test_no_process_outlives_the_run(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_hang_up_that_is_ignored_stays_ignored(start: Start, tmp_path: Path) -> None:
-    process = start("waits", before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN) and None)
+    process = start("waits", through="nohup")
     began(tmp_path)
     process.send_signal(signal.SIGHUP)
     (tmp_path / "may_end").touch()
