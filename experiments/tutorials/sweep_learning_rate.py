@@ -8,7 +8,7 @@ is trained alone; the others, and the tokens, are found finished.
     python experiments/tutorials/sweep_learning_rate.py
     python experiments/tutorials/sweep_learning_rate.py --learning_rates 1e-3 4e-3 1.6e-2 3.2e-2 --train.minutes 1
 
-Expected: of the three rates that are a factor of four apart, the middle one wins, the smallest is clearly behind.
+Expected: of the three rates, a factor of four apart, the middle one wins; the largest is furthest behind.
 """
 
 from dataclasses import dataclass, field, replace

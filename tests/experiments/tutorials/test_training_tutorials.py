@@ -158,7 +158,8 @@ def test_a_training_that_is_killed_goes_on_from_its_last_checkpoint(workplace: P
     killed_when(r"step 90/120", "train_tiny_model_cpu", *flags, prefix=tmp_path / "killed")
     done = run_script("train_tiny_model_cpu", *flags, prefix=tmp_path / "killed")
     assert done.returncode == 0, done.stderr
-    assert "4 found finished" in done.stderr
+    # The baselines do not wait for the training, and may have been counted beside it.
+    assert re.search(r"\b[45] found finished", done.stderr)
     assert re.search(r"120 steps; going on after step (40|80)\n", done.stderr)
     whole = run_well("train_tiny_model_cpu", *flags, prefix=tmp_path / "whole")
     heldout = re.compile(r"^held-out documents: .*$", re.MULTILINE)
