@@ -8,8 +8,7 @@ tokenise nothing again: a mixture is a setting of the training.
     python experiments/tutorials/data_mixture.py
     python experiments/tutorials/data_mixture.py --sources ~/src/project ~/Documents/notes --shares 0.9 0.5 0.1
 
-Expected: each corpus is predicted best by the model that saw most of it, and the even mixture is not far behind on
-either.
+Expected: each corpus is predicted best by the model that saw most of it; the even mixture lies between the two on both.
 """
 
 from collections.abc import Mapping

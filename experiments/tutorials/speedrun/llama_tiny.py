@@ -6,7 +6,8 @@ It has no flags of its own; those of every run, such as `--dry_run` and `--prefi
     python experiments/tutorials/speedrun/llama_tiny.py --dry_run
     python experiments/tutorials/speedrun/llama_tiny.py
 
-Expected: some ten minutes on two cores, and fewer bits per byte on held-out files than 5-grams of bytes need.
+Expected: some ten minutes on two cores, and bits per byte on held-out files between those that `train_tiny_model_cpu`
+reaches in three minutes and in twenty.
 """
 
 from experiments.lib.llama.config import LlamaConfig
