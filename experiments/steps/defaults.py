@@ -90,6 +90,42 @@ def default_tokenize(
     return tokenized_dataset(name, [corpus / TRAIN], [corpus / VALIDATION], tokenizer, workers=workers)
 
 
+@step(name="defaults/tokenize_together/{name}")
+def default_tokenize_together(
+    name: str,
+    datasets: Mapping[str, StepRef],
+    *,
+    vocab_size: int = 4096,
+    text_field: str = "text",
+    validation_fraction: float = 0.05,
+    workers: int = 1,
+) -> dict[str, StepRef]:
+    """Curates several data sets, and tokenises each with one tokenizer that was trained on all: parts of a mixture.
+
+    Args:
+        name: What the tokenizer is called.
+        datasets: By their names; each as :func:`default_tokenize` takes one.
+        vocab_size: Of the tokenizer.
+        text_field: Which field or column of the data sets holds the text.
+        validation_fraction: The share of documents that is kept from training.
+        workers: Processes that curate and encode; no part of the result.
+
+    Returns:
+        The tokenised data sets by their names.
+    """
+    corpora = {
+        part: curated_corpus(
+            part, [dataset], text_field=text_field, validation_fraction=validation_fraction, workers=workers
+        )
+        for part, dataset in datasets.items()
+    }
+    tokenizer = trained_tokenizer(name, [corpus / TRAIN for corpus in corpora.values()], vocab_size=vocab_size)
+    return {
+        part: tokenized_dataset(part, [corpus / TRAIN], [corpus / VALIDATION], tokenizer, workers=workers)
+        for part, corpus in corpora.items()
+    }
+
+
 @step(name="defaults/train/{name}")
 def default_train(
     name: str,

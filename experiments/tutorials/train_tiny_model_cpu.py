@@ -14,7 +14,8 @@ Expected: about 1.65 bits per byte on held-out files, where single bytes take 4.
 import platform
 from dataclasses import dataclass, field, replace
 
-from experiments.lib.corpus.collect import DOCUMENTS_FILE, STDLIB
+from experiments.lib.corpus.collect import DOCUMENTS_FILE, STDLIB, is_stdlib
+from experiments.lib.llama.config import LlamaConfig
 from experiments.lib.report.training import FIGURE_FILE, HTML_FILE, MARKDOWN_FILE, summary_lines
 from experiments.lib.train.config import CheckpointPolicy, OptimizerConfig, TrainRecipe
 from experiments.steps.corpus import collected_documents
@@ -37,6 +38,8 @@ class TrainFlags:
 
     learning_rate: float = 4e-3
     seed: int = 0
+    model: LlamaConfig = field(default_factory=LlamaConfig)
+    """Its shape. A larger one takes longer for each step."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ def recipe_of(flags: TrainFlags) -> TrainRecipe:
     """The recipe of a training of about so many minutes."""
     steps = max(1, round(flags.minutes * STEPS_PER_MINUTE))
     return TrainRecipe(
+        model=flags.model,
         optimizer=OptimizerConfig(learning_rate=flags.learning_rate, warmup_steps=min(50, steps // 2)),
         checkpoints=CheckpointPolicy(every_steps=max(1, min(200, steps // 3))),
         steps=steps,
@@ -66,24 +70,24 @@ def recipe_of(flags: TrainFlags) -> TrainRecipe:
     )
 
 
-@step(name="tutorials/tokens/{name}")
-def source_tokens(name: str, flags: TinyModelFlags) -> StepRef:
-    """The tokens of a source's files, a twentieth of them held out."""
+@step(name="tutorials/documents/{name}")
+def source_documents(name: str, source: str) -> StepRef:
+    """The files of a source."""
     # The path of a standard library says too little about its content, so its version is part of the recipe.
-    is_stdlib = flags.source == STDLIB
-    documents = collected_documents(
-        name,
-        flags.source,
-        revision=platform.python_version() if is_stdlib else "",
-        suffixes=(".py",) if is_stdlib else (),
-    )
-    return default_tokenize(name, documents / DOCUMENTS_FILE, vocab_size=flags.vocab_size, workers=flags.workers)
+    revision, suffixes = (platform.python_version(), (".py",)) if is_stdlib(source) else ("", ())
+    return collected_documents(name, source, revision=revision, suffixes=suffixes) / DOCUMENTS_FILE
+
+
+@step(name="tutorials/tokens/{name}")
+def source_tokens(name: str, source: str, *, vocab_size: int, workers: int) -> StepRef:
+    """The tokens of a source's files, a twentieth of them held out."""
+    return default_tokenize(name, source_documents(name, source), vocab_size=vocab_size, workers=workers)
 
 
 @step(name="tutorials/train_tiny_model/{name}")
 def train_tiny_model(name: str, flags: TinyModelFlags) -> dict[str, StepRef]:
     """A group: from the files of a source to a page about a model that was trained on them."""
-    tokens = source_tokens(name, flags)
+    tokens = source_tokens(name, flags.source, vocab_size=flags.vocab_size, workers=flags.workers)
     return {"tokens": tokens, **default_speedrun(f"tiny-{name}", tokens, recipe_of(flags.train), prompts=PROMPTS)}
 
 

@@ -2,6 +2,7 @@
 
     config      what is evaluated and what comes out. Imports no JAX
     model       evaluate_model: bits per byte and perplexity of a checkpoint
+    watch       watch_checkpoints: the same for each checkpoint of a training that still runs
     baselines   evaluate_baselines: the same figures of byte n-grams, in NumPy
     sample      sample_continuations: what the model writes
     ngram       a Kneser-Ney model of bytes

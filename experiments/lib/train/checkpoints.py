@@ -16,6 +16,7 @@ counts as damaged.
 import json
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -45,6 +46,7 @@ __all__ = [
     "checksum",
     "load_parameters",
     "read_description",
+    "saved_steps",
     "write_description",
 ]
 
@@ -58,6 +60,10 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 """What Orbax raises for a checkpoint whose files are missing, cut off or changed."""
 
 logger = logging.getLogger(__name__)
+
+_beginning_to_save = threading.Lock()
+"""Orbax counts the saves of a process in one number, and knows what belongs to a save by it: of two trainings in one
+process only one may begin a save at a time. What is written in the background has noted its number by then."""
 
 
 class DamagedCheckpointError(ValueError):
@@ -133,15 +139,13 @@ class Checkpoints:
         step = int(state.step)
         model, optimizer = arrays_by_name(state.model), _optimizer_arrays(state)
         progress = Progress(step, validation_loss, checksum(model), checksum(optimizer))
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(model),
-                optimizer=ocp.args.StandardSave(optimizer),
-                progress=ocp.args.JsonSave(asdict(progress)),
-            ),
-            metrics={"validation_loss": validation_loss},
+        items = ocp.args.Composite(
+            model=ocp.args.StandardSave(model),
+            optimizer=ocp.args.StandardSave(optimizer),
+            progress=ocp.args.JsonSave(asdict(progress)),
         )
+        with _beginning_to_save:
+            self._manager.save(step, args=items, metrics={"validation_loss": validation_loss})
 
     def restore_latest(self, abstract: TrainState) -> TrainState | None:
         """The state of the last checkpoint that can be read, laid out as asked; None where there is no checkpoint.
@@ -225,6 +229,11 @@ def load_parameters(output_path: str, step: int, abstract: Llama) -> Llama:
                 f"hint: choose another one of {kept}, or train again"
             ) from error
     return _with_arrays(abstract, restored.model)
+
+
+def saved_steps(output_path: str) -> list[int]:
+    """The steps of the whole checkpoints, in order, of a training that may have ended, still run, or not have begun."""
+    return sorted(ocp.utils.checkpoint_steps(_directory(output_path)))
 
 
 def checksum(arrays: Mapping[str, Array]) -> int:

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -5,10 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.lib.train.checkpoints import DamagedCheckpointError, checksum, read_description
-from experiments.lib.train.config import Layout
+from experiments.lib.train.checkpoints import DamagedCheckpointError, checksum, read_description, saved_steps
+from experiments.lib.train.config import CheckpointPolicy, Layout
+from experiments.lib.train.train import train_model
 from experiments.lib.train.trained import load_model
-from tests.training_runs import MODEL, VOCAB_SIZE
+from tests.training_runs import MODEL, VOCAB_SIZE, train_config
 
 ARRAYS = {"a": jnp.arange(6, dtype=jnp.float32).reshape(2, 3), "b": jnp.int32(7)}
 
@@ -48,3 +50,29 @@ def test_a_damaged_checkpoint_is_named(trained: Path, tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(DamagedCheckpointError, match=r"the checkpoint \S+/12 cannot be read"):
         load_model(str(copied), 12, layout=Layout())
+
+
+def test_trainings_of_one_process_do_not_mix_up_their_checkpoints(corpus: Path) -> None:
+    names = ["first", "second"]
+    configs = [
+        train_config(
+            corpus, output=name, steps=6, checkpoints=CheckpointPolicy(every_steps=1, keep_last=9), log_every=9
+        )
+        for name in names
+    ]
+    with ThreadPoolExecutor(len(configs)) as pool:
+        models = list(pool.map(train_model, configs))
+    assert [saved_steps(config.output_path) for config in configs] == [[1, 2, 3, 4, 5, 6]] * 2
+    assert len({model.best_validation_loss for model in models}) == 1
+    for config in configs:
+        load_model(config.output_path, 3, layout=Layout())
+
+
+def test_nothing_is_saved_where_nothing_was_trained(tmp_path: Path) -> None:
+    assert saved_steps(str(tmp_path / "absent")) == []
+
+
+def test_a_checkpoint_that_is_being_written_is_not_saved_yet(tmp_path: Path) -> None:
+    for name in ("4", "8.orbax-checkpoint-tmp", "notes"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert saved_steps(str(tmp_path)) == [4]
