@@ -1,10 +1,10 @@
 # `make tutorial` and `make test` do all the set-up that they need, in .venv of this checkout.
 #
-#   make tutorial   install, then run experiments/tutorials/hello_corpus.py
+#   make tutorial   install, then run experiments/tutorials/train_tiny_model_cpu.py
 #   make test       install, then run the test suite
 #   make lint       ruff, pyright, import layers: what CI runs besides the tests
 #   make bench      time tracing and lowering against a hand-written floor
-#   make soak       the long randomised series, 25 minutes at most: ARGS="--seed 4 --only R4 --minutes 60"
+#   make soak       slow tests, and the long randomised series, 25 minutes at most: ARGS="--seed 4 --only R4"
 #   make clean      remove what make and the tests have built, not ./marin-outputs
 #
 # PYTHON=/path/to/python chooses the interpreter; ARGS="…" is passed on to the tutorial or to pytest.
@@ -25,8 +25,8 @@ ARGS ?=
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
-tutorial: $(VENV)/.installed
-	@$(BIN)/python experiments/tutorials/hello_corpus.py $(ARGS)
+tutorial: $(VENV)/.installed-experiments
+	@$(BIN)/python experiments/tutorials/train_tiny_model_cpu.py $(ARGS)
 
 test: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -45,6 +45,7 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -n 2 -m slow
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 clean:
@@ -60,10 +61,15 @@ $(VENV)/.installed: $(BIN)/python $(REQUIREMENTS)
 	@$(PIP) install -qq --constraint constraints.txt --editable .
 	@touch $@
 
+$(VENV)/.installed-experiments: $(BIN)/python $(REQUIREMENTS)
+	@echo "installing marin-trace and what its experiments need into $(VENV)"
+	@$(PIP) install -qq --constraint constraints.txt --editable '.[experiments]'
+	@touch $(VENV)/.installed $@
+
 $(VENV)/.installed-dev: $(BIN)/python $(REQUIREMENTS)
 	@echo "installing marin-trace and its development tools into $(VENV)"
 	@$(PIP) install -qq --constraint constraints.txt --editable '.[dev]'
-	@touch $(VENV)/.installed $@
+	@touch $(VENV)/.installed $(VENV)/.installed-experiments $@
 
 # A checkout that was moved holds an environment that names the old place: build it again.
 ifneq ($(shell cat $(VENV)/.checkout 2>/dev/null),$(CURDIR))

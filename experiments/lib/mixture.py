@@ -16,13 +16,10 @@ __all__ = ["MixtureConfig", "open_stores"]
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """Tokenised data sets by name, all of one tokenizer."""
+    """Token stores to train on by name, all of one tokenizer."""
 
-    train: Mapping[str, str]
-    """The token store to train on of each data set: local or an fsspec URL."""
-
-    validation: Mapping[str, str]
-    """The token store to validate on of each data set."""
+    paths: Mapping[str, str]
+    """The store of each data set: local or an fsspec URL. Their order has no meaning."""
 
     weights: Mapping[str, float]
     """How much each data set counts: the probability that a sequence to train on is taken from it is its weight's
@@ -37,9 +34,8 @@ class MixtureConfig:
         """
         if not self.weights:
             raise ValueError("a mixture of nothing: give it data sets and their weights")
-        for part, paths in (("train", self.train), ("validation", self.validation)):
-            if paths.keys() != self.weights.keys():
-                raise ValueError(f"{part} has {sorted(paths)}, and weights has {sorted(self.weights)}")
+        if self.paths.keys() != self.weights.keys():
+            raise ValueError(f"there are the data sets {sorted(self.paths)}, and weights of {sorted(self.weights)}")
         for name, weight in self.weights.items():
             if not (math.isfinite(weight) and weight > 0):
                 raise ValueError(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from experiments.lib.mixture import MixtureConfig
-from experiments.lib.splits import TRAIN, VALIDATION
+from experiments.lib.splits import TRAIN
 from experiments.lib.tokenize import TokenizeConfig
 from experiments.lib.tokenize import tokenize as _tokenize
 from experiments.lib.tokenizer import END_OF_DOCUMENT, TrainTokenizerConfig
@@ -70,7 +70,6 @@ def mixture(datasets: Mapping[str, StepRef], weights: Mapping[str, float]) -> Mi
         {'code': 3, 'prose': 1}
     """
     return MixtureConfig(
-        train={name: dataset / TRAIN for name, dataset in datasets.items()},
-        validation={name: dataset / VALIDATION for name, dataset in datasets.items()},
+        paths={name: dataset / TRAIN for name, dataset in datasets.items()},
         weights=dict(weights),
     )

@@ -15,7 +15,7 @@ import platform
 import re
 from dataclasses import dataclass, replace
 
-from experiments.lib.corpus.collect import STDLIB
+from experiments.lib.corpus.collect import STDLIB, is_stdlib
 from experiments.lib.corpus.report import REPORT_FILE, summary_lines
 from experiments.steps.corpus import collected_documents, corpus_report, corpus_statistics, normalised_corpus
 from marin_trace import StepRef, executor_main, parse_flags, step
@@ -42,7 +42,7 @@ class HelloFlags:
 def hello_corpus(name: str, flags: HelloFlags) -> dict[str, StepRef]:
     """A group: its body calls steps and does no work of its own. Returns the steps whose results are worth a look."""
     source, revision, suffixes = flags.source, flags.revision, ()
-    if source == STDLIB:
+    if is_stdlib(source):
         # The path of a standard library says too little about its content, so its version is part of the recipe.
         revision, suffixes = f"{platform.python_version()}{revision}", (".py",)
     documents = collected_documents(name, source, revision=revision, suffixes=suffixes, workers=flags.workers)
@@ -64,8 +64,8 @@ def corpus_name(source: str) -> str:
 
 
 def located(source: str) -> str:
-    """The source as it can be found from any directory: local paths made absolute, URLs as they are."""
-    if source == STDLIB or "://" in source:
+    """The source as it can be found from any directory: local paths made absolute, what is none as it is."""
+    if is_stdlib(source) or "://" in source:
         return source
     return os.path.abspath(os.path.expanduser(source))
 

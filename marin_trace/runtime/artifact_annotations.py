@@ -19,6 +19,7 @@ __all__ = [
     "check_serialisable_annotation",
     "hints_of",
     "is_array_type",
+    "loaded_class",
     "unwrapped",
 ]
 
@@ -108,8 +109,17 @@ def hints_of(kind: Any) -> dict[str, Any]:
 
 def is_array_type(kind: type) -> bool:
     """Whether it is the array class of NumPy or JAX (looked for only where the package is loaded)."""
-    numpy, jax = sys.modules.get("numpy"), sys.modules.get("jax")
-    return (numpy is not None and issubclass(kind, numpy.ndarray)) or (jax is not None and issubclass(kind, jax.Array))
+    return issubclass(kind, (*loaded_class("numpy", "ndarray"), *loaded_class("jax", "Array")))
+
+
+def loaded_class(package: str, name: str) -> tuple[type[Any], ...]:
+    """A class of a package that is not ours, as `isinstance` takes it; empty where the package is not loaded.
+
+    Empty too where another thread is just importing the package and has not come to the class: no value of it can be
+    an artifact yet.
+    """
+    found: type[Any] | None = getattr(sys.modules.get(package), name, None)
+    return () if found is None else (found,)
 
 
 def _unserialisable_part(annotation: Any) -> Any | None:
@@ -158,8 +168,7 @@ def _is_serialisable(kind: Any) -> bool:
 
 
 def _is_numpy_scalar(kind: type) -> bool:
-    numpy = sys.modules.get("numpy")
-    return numpy is not None and issubclass(kind, numpy.generic)
+    return issubclass(kind, loaded_class("numpy", "generic"))
 
 
 def _has_schema(kind: type) -> bool:

@@ -26,6 +26,7 @@ from marin_trace.runtime.artifact_annotations import (
     hints_of,
     is_array_type,
     is_class,
+    loaded_class,
     unwrapped,
 )
 from marin_trace.runtime.artifact_encoding import TYPE_MARK, type_tag
@@ -210,8 +211,8 @@ class Decoder:
         if not isinstance(tree, dict) or "$array" not in tree:
             raise _mismatch(path, annotation, tree)
         array = _read_array(cast("dict[str, Any]", tree), self._output_path)
-        jax = sys.modules.get("jax")
-        if jax is not None and issubclass(get_origin(annotation) or annotation, jax.Array):
+        if issubclass(get_origin(annotation) or annotation, loaded_class("jax", "Array")):
+            jax: Any = sys.modules["jax"]
             return jax.numpy.asarray(array)
         return array
 

@@ -19,12 +19,12 @@ import hashlib
 import io
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Final, cast, final
 
 from marin_trace.errors import ArtifactError, explain
+from marin_trace.runtime.artifact_annotations import loaded_class
 
 __all__ = ["TYPE_MARK", "Encoder", "type_tag"]
 
@@ -156,10 +156,7 @@ def _class_of(value: Any) -> type[Any]:
 
 def is_array(value: Any) -> bool:
     """Whether a value is a NumPy or JAX array (looked for only where the package is loaded)."""
-    numpy, jax = sys.modules.get("numpy"), sys.modules.get("jax")
-    if numpy is not None and isinstance(value, numpy.ndarray):
-        return True
-    return jax is not None and isinstance(value, jax.Array)
+    return isinstance(value, (*loaded_class("numpy", "ndarray"), *loaded_class("jax", "Array")))
 
 
 def _is_named_tuple(value: Any) -> bool:
@@ -167,8 +164,7 @@ def _is_named_tuple(value: Any) -> bool:
 
 
 def _is_pydantic_model(value: Any) -> bool:
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and isinstance(value, pydantic.BaseModel)
+    return isinstance(value, loaded_class("pydantic", "BaseModel"))
 
 
 def _encode_scalar(value: Any, path: str) -> Any:
@@ -184,8 +180,7 @@ def _encode_scalar(value: Any, path: str) -> Any:
         return os.fspath(cast("os.PathLike[str]", value))
     if isinstance(value, _ISO_TYPES):
         return value.isoformat()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.generic):
+    if isinstance(value, loaded_class("numpy", "generic")):
         return _encode_scalar(value.item(), path) if value.item() is not None else None
     return _encode_by_schema(value, path)
 

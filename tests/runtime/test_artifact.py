@@ -4,12 +4,14 @@ import datetime
 import enum
 import io
 import json
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import numpy as np
@@ -333,6 +335,15 @@ def test_a_jax_pytree_comes_back(tmp_path: Path) -> None:
         assert jax.tree.all(equal)
     Artifact.save({"w": tree.params["w"]}, str(tmp_path))
     assert isinstance(Artifact.load(str(tmp_path), dict[str, jax.Array])["w"], jax.Array)
+
+
+@pytest.mark.parametrize("package", ["numpy", "jax", "pydantic"])
+def test_a_package_that_another_thread_is_importing_is_no_obstacle(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, ModuleType(package))
+    assert Artifact.save(After(1, 2), str(tmp_path)) is None
+    assert '"tokens":2' in (tmp_path / ARTIFACT_FILE).read_text()
 
 
 def test_a_jax_key_is_refused_by_name(tmp_path: Path) -> None:

@@ -23,11 +23,13 @@ __all__ = [
     "Unreadable",
     "collect_documents",
     "find_files",
+    "is_stdlib",
     "read_document",
 ]
 
 STDLIB = "stdlib"
-"""The source that is always there: the library of the Python that runs."""
+"""The source that is always there: the library of the Python that runs. A part of it is named by its path below it, as
+``stdlib/email``."""
 
 DOCUMENTS_FILE = "documents.jsonl"
 """What :func:`collect_documents` writes below its output path."""
@@ -43,7 +45,7 @@ class CollectConfig:
     """What to collect, and where to."""
 
     source: str
-    """A directory, a file, a glob or an fsspec URL of these; or :data:`STDLIB`."""
+    """A directory, a file, a glob or an fsspec URL of these; or :data:`STDLIB`, or a path below that."""
 
     output_path: str
     """The directory that gets :data:`DOCUMENTS_FILE`."""
@@ -126,6 +128,16 @@ def collect_documents(config: CollectConfig) -> Collection:
     return Collection(source=config.source, documents=documents, bytes=size, unreadable=tuple(unreadable))
 
 
+def is_stdlib(source: str) -> bool:
+    """Whether a source is the standard library, or a part of it.
+
+    Example:
+        >>> is_stdlib("stdlib/email"), is_stdlib("./stdlib")
+        (True, False)
+    """
+    return source.partition("/")[0] == STDLIB
+
+
 def find_files(
     source: str, *, suffixes: Sequence[str] = (), excluded_names: Sequence[str] = ()
 ) -> tuple[AbstractFileSystem, list[SourceFile]]:
@@ -138,8 +150,8 @@ def find_files(
         FileNotFoundError: There is no such source, or its glob matches nothing.
         OSError: A directory of it cannot be listed.
     """
-    if source == STDLIB:
-        source = sysconfig.get_paths()["stdlib"]
+    if is_stdlib(source):
+        source = sysconfig.get_paths()["stdlib"] + source.removeprefix(STDLIB)
     file_system, root = fsspec.core.url_to_fs(source)
     if file_system.isdir(root):
         below = _walk(file_system, root.rstrip("/") or root, frozenset(excluded_names))

@@ -37,18 +37,12 @@ def test_a_store_that_is_not_there_is_named(tmp_path: Path) -> None:
     ("weights", "message"),
     [
         ({}, "a mixture of nothing: give it data sets and their weights"),
-        ({"a": 1.0}, r"train has \['a', 'b'\], and weights has \['a'\]"),
+        ({"a": 1.0}, r"the data sets \['a', 'b'\], and weights of \['a'\]"),
         ({"a": 1.0, "b": 0.0}, r"the weight of b must be a positive number, not 0\.0; leave out"),
         ({"a": -1.0, "b": 1.0}, r"the weight of a must be a positive number, not -1\.0"),
         ({"a": 1.0, "b": float("nan")}, "the weight of b must be a positive number, not nan"),
     ],
 )
 def test_weights_without_meaning_are_refused_at_once(weights: dict[str, float], message: str) -> None:
-    paths = {"a": "/x/a", "b": "/x/b"}
     with pytest.raises(ValueError, match=message):
-        MixtureConfig(train=paths, validation=paths, weights=weights)
-
-
-def test_splits_of_other_data_sets_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"validation has \['b'\], and weights has \['a'\]"):
-        MixtureConfig(train={"a": "/a"}, validation={"b": "/b"}, weights={"a": 1.0})
+        MixtureConfig(paths={"a": "/x/a", "b": "/x/b"}, weights=weights)

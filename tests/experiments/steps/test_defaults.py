@@ -158,7 +158,7 @@ class TrainConfig:
 
 
 def count_tokens(config: TrainConfig) -> dict[str, float]:
-    stores = open_stores(config.mixture.train)
+    stores = open_stores(config.mixture.paths)
     return {name: store.num_tokens * config.mixture.weights[name] for name, store in stores.items()}
 
 
@@ -183,7 +183,7 @@ def test_a_training_gets_the_stores_and_weights_of_a_mixture(server: Server) -> 
 
 
 def test_weights_of_other_data_sets_are_refused_while_tracing() -> None:
-    with pytest.raises(ValueError, match=r"train has \['a'\], and weights has \['b'\]"):
+    with pytest.raises(ValueError, match=r"the data sets \['a'\], and weights of \['b'\]"):
         trace(trained, {"a": RAW}, {"b": 1.0})
 
 

@@ -106,6 +106,12 @@ def test_stdlib_is_the_library_of_this_python() -> None:
     assert not [path for path in located if path.startswith(("test/", "site-packages/")) or not path.endswith(".py")]
 
 
+def test_a_part_of_the_stdlib_is_named_by_its_path() -> None:
+    _, files = find_files(f"{STDLIB}/json", suffixes=(".py",))
+    assert "decoder.py" in [file.path for file in files]
+    assert {os.path.dirname(file.location) for file in files} == {os.path.join(sysconfig.get_paths()["stdlib"], "json")}
+
+
 def test_what_is_not_text_is_counted_and_named(tmp_path: Path) -> None:
     source = write_files(tmp_path / "source", {"a.txt": "fine\n", "b.bin": b"\0\1", "c.txt": b"ab\xff"})
     os.symlink("nowhere", source / "d.txt")
