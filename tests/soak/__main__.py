@@ -88,8 +88,6 @@ def weight_of(series: Sequence[Series]) -> float:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the soak: 0 if no law was broken."""
     options = parsed(argv)
-    # Leftovers of what was killed are warned of by design.
-    logging.getLogger("marin_trace").setLevel(logging.ERROR)
     chosen = [series for series in ALL if options.only is None or series.id in options.only]
     seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10_000)
     base = Path(tempfile.mkdtemp(prefix="marin-trace-soak-"))
@@ -115,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Leftovers of what was killed are warned of by design.
+    logging.getLogger("marin_trace").setLevel(logging.ERROR)
     # As after Ctrl-C the trials that run are brought to their end, and leave no process behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())
