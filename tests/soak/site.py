@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from marin_trace.runtime.keeper_process import KEEPER_VARIABLE
-from marin_trace.runtime.process_tree import await_death, carriers_of, descendants_of, is_stopped
+from marin_trace.runtime.process_tree import await_death, carriers_of, descendants_of, is_stopped, kill_all
 from tests.soak.pipeline import JOURNAL_VARIABLE
 
 ROOT = Path(__file__).parents[2]
@@ -101,9 +101,8 @@ class Site:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for pid in self.carriers():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        # Also what one of them starts at this moment.
+        kill_all(self.carriers(), self.carriers, limit_s=30.0)
         for launcher in self.launchers:
             launcher.process.wait()
 
