@@ -284,6 +284,7 @@ def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, for
         forced=forced,
         lease_seconds=flags.lease_seconds,
         fail_fast=flags.fail_fast,
+        allow_unsafe_store=flags.allow_unsafe_store,
         client=_client(flags.cluster),
         prefix=prefix,
         records_path=flags.executor_info_base_path,

@@ -23,7 +23,7 @@ from typing import IO, Any, Final, cast, final
 from marin_trace.errors import StorageError
 from marin_trace.io import own_process_log
 from marin_trace.runtime.log_records import AttemptLog
-from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import is_local, local_path
 
 __all__ = ["attempt_log_path", "captured", "existing_log", "routed_output"]
@@ -47,7 +47,7 @@ def existing_log(output_path: str, epoch: int | None) -> str | None:
     path = attempt_log_path(AttemptLog(output_path), epoch)
     if is_local(path):
         return path if os.path.isfile(local_path(path)) else None
-    return path if control_store_for(path).get(path) is not None else None
+    return path if patient_store_for(path).get(path) is not None else None
 
 
 @contextlib.contextmanager
@@ -164,7 +164,7 @@ class _StoreSink(_Sink):
     def _finish(self, stream: IO[str]) -> None:
         content = cast("io.StringIO", stream).getvalue().encode("utf-8", "backslashreplace")
         try:
-            control_store_for(self._name).put(self._name, content)
+            patient_store_for(self._name).put(self._name, content)
         except StorageError as error:
             self._tell(error)
 

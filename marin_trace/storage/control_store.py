@@ -18,7 +18,14 @@ from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
 from marin_trace.storage.patient_store import PatientStore
 
-__all__ = ["SUPPORTED_PROTOCOLS", "ControlStore", "check_supported", "control_store_for", "patient_store_for"]
+__all__ = [
+    "SUPPORTED_PROTOCOLS",
+    "ControlStore",
+    "check_supported",
+    "control_store_for",
+    "is_object_store",
+    "patient_store_for",
+]
 
 SUPPORTED_PROTOCOLS = ("file", "memory", "gs", "gcs", "s3")
 """What `control_store_for` knows; a path without a protocol is a ``file``."""
@@ -99,7 +106,12 @@ def patient_store_for(path: str) -> ControlStore:
         PrefixError: As for `control_store_for`.
     """
     store = control_store_for(path)
-    return PatientStore(store) if protocol_of(path) in _EXTRAS else store
+    return PatientStore(store) if is_object_store(path) else store
+
+
+def is_object_store(path: str) -> bool:
+    """Whether a path lies in a cloud, or in what speaks its language."""
+    return protocol_of(path) in _EXTRAS
 
 
 def check_supported(path: str) -> str:

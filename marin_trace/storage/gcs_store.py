@@ -64,15 +64,12 @@ class _GcsRequests:
         await self._request("DELETE", _object(bucket, key), {})
 
     def storage_error(self, error: Exception, what: str) -> StorageError | None:
-        import aiohttp
         import google.auth.exceptions as auth
 
         if isinstance(error, auth.TransportError) or getattr(error, "retryable", False):
             return StoreUnavailableError(explain(f"cannot {what}: the credentials could not be renewed: {error}"))
         if isinstance(error, auth.GoogleAuthError):
             return StoreRefusedError(explain(f"cannot {what}: {error}", hint="gcloud auth application-default login"))
-        if isinstance(error, aiohttp.ClientError | OSError | ValueError):  # ValueError: an answer that is no JSON
-            return StoreUnavailableError(explain(f"cannot {what}: {type(error).__name__}: {error}"))
         return None
 
     async def _upload(self, bucket: str, key: str, content: bytes, conditions: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ class ObjectRequests(Protocol):
     async def delete(self, bucket: str, key: str) -> None: ...
 
     def storage_error(self, error: Exception, what: str) -> StorageError | None:
-        """What an error of the library means; None where it means nothing in particular."""
+        """What an error of the library means; None where it means no more than that there is no answer."""
         ...
 
 
@@ -159,9 +159,9 @@ class ObjectControlStore:
             raise StoreUnavailableError(explain(f"cannot {what}: no answer for {self._deadline_s:g} s")) from error
         except Exception as error:
             known = self._requests.storage_error(error, what)
-            if known is None:
-                raise
-            raise known from error
+            # Never as it is: whoever renews a lease must be able to try again, whatever a library raises.
+            unknown = StoreUnavailableError(explain(f"cannot {what}: {type(error).__name__}: {error}"))
+            raise known or unknown from error
 
     async def _read(self, path: str) -> bytes | None:
         bucket, key = _bucket_and_key(path)

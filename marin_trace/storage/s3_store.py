@@ -6,7 +6,7 @@ the installed botocore does not know, which would make a create an overwrite.
 
 from typing import Any, Final, final
 
-from marin_trace.errors import StorageError, StoreRefusedError, StoreUnavailableError, explain
+from marin_trace.errors import StorageError, StoreRefusedError, explain
 from marin_trace.storage.object_store import CONCURRENCY, ObjectControlStore, StatusError, is_on_internet_of
 
 __all__ = ["s3_control_store"]
@@ -77,7 +77,6 @@ class _S3Requests:
         await self._call("delete_object", Bucket=bucket, Key=key)
 
     def storage_error(self, error: Exception, what: str) -> StorageError | None:
-        import aiohttp
         import botocore.exceptions as boto  # pyright: ignore[reportMissingTypeStubs]
 
         if isinstance(error, boto.NoCredentialsError | boto.PartialCredentialsError | boto.CredentialRetrievalError):
@@ -85,9 +84,6 @@ class _S3Requests:
         if isinstance(error, boto.ParamValidationError):
             hint = "pip install --upgrade 'marin-trace[s3]'" if "IfNoneMatch" in str(error) else None
             return StorageError(explain(f"cannot {what}: {error}", hint=hint))
-        # What is left of botocore's errors are connections, and answers that it could not read.
-        if isinstance(error, boto.BotoCoreError | aiohttp.ClientError | OSError):
-            return StoreUnavailableError(explain(f"cannot {what}: {type(error).__name__}: {error}"))
         return None
 
     async def _call(self, name: str, *, must: dict[str, Any] | None = None, **arguments: Any) -> Any:

@@ -83,6 +83,8 @@ class FakeGcs:
         path, query = urlsplit(call.path).path, _query(call.path)
         if matched := re.fullmatch(r"/upload/(?:resumable/(\w+)|storage/v1/b/([^/]+)/o)", path):
             return self._upload(call, matched[1], matched[2] and unquote(matched[2]), query)
+        if matched := re.fullmatch(r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", path):
+            return self._copy(*map(unquote, matched.groups()))
         if matched := re.fullmatch(r"(?:/download)?/storage/v1/b/([^/]+)/o/(.+)", path):
             return self._object(call, unquote(matched[1]), unquote(matched[2]), query)
         if matched := re.fullmatch(r"/storage/v1/b/([^/]+)/o/?", path):
@@ -125,6 +127,14 @@ class FakeGcs:
         if total != "*" and len(there) >= int(total):
             return self.put(bucket, name, there, condition)
         return Reply(308, b"", {"Range": f"bytes=0-{len(there) - 1}"})
+
+    def _copy(self, bucket: str, name: str, to_bucket: str, to_name: str) -> Reply:
+        with self.lock:
+            stored = self.objects.get((bucket, name))
+        if stored is None:
+            return _problem(404, f"No such object: {bucket}/{name}")
+        self.put(to_bucket, to_name, stored.content, None)
+        return _json({"done": True, "resource": self.metadata(to_bucket, to_name)})
 
     def _object(self, call: Call, bucket: str, name: str, query: Mapping[str, str]) -> Reply:
         with self.lock:
