@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Generator, Iterable
@@ -60,8 +61,8 @@ def captured(log: AttemptLog, epoch: int) -> Generator[None, None, None]:
     """
     path = attempt_log_path(log, epoch)
     pointer = own_process_log.get()
-    if pointer is not None and is_local(path):
-        with _redirected(local_path(path), pointer):
+    if pointer is not None:
+        with _redirected(local_path(path), pointer) if is_local(path) else _uploaded(path, pointer):
             yield
         return
     sink = _FileSink(local_path(path)) if is_local(path) else _StoreSink(path)
@@ -250,6 +251,22 @@ class _Routing:
 _routing_lock = threading.Lock()
 _routings: list[_Routing | None] = []
 """One entry for each open `routed_output`; the streams are replaced once."""
+
+
+@contextlib.contextmanager
+def _uploaded(path: str, pointer: str) -> Generator[None, None, None]:
+    """As `_redirected`, for a store that cannot append: the file appears when the attempt ends."""
+    with tempfile.NamedTemporaryFile(prefix="marin-trace-log-") as file:
+        try:
+            with _redirected(file.name, pointer):
+                yield
+        finally:
+            content = file.read(_LIMIT_CHARACTERS)
+            if content:
+                try:
+                    patient_store_for(path).put(path, content)
+                except StorageError as error:
+                    logger.warning(f"the log {path} cannot be written: {error}")
 
 
 @contextlib.contextmanager

@@ -55,10 +55,10 @@ class FileStat:
     """Of the last change, by the disk's clock; None on a store that has none."""
     tag: str | None = None
     """What a store changes with every write: generation, or etag and time; on a local disk inode and change time."""
-    checksum: str | None = None
-    """What a store knows of the content itself, with its kind before it: a copy of the file has the same."""
     is_regular: bool = True
     """False for a link, a pipe, a socket or a device: there is nothing to read, or reading would block."""
+    checksum: str | None = None
+    """What a store knows of the content itself, with its kind before it: a copy of the file has the same."""
 
 
 def protocol_of(path: str) -> str:
