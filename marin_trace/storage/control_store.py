@@ -8,6 +8,7 @@ Paths are full paths, as elsewhere. Every method may be called from any thread.
 """
 
 import os
+import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Final, Protocol
@@ -96,7 +97,14 @@ def control_store_for(path: str) -> ControlStore:
     if protocol not in _EXTRAS:
         return _local_store(protocol)
     # A forked child has none of its parent's connections; the parent's store is kept, unused.
-    return _object_store(_EXTRAS[protocol], os.getpid())
+    extra, pid = _EXTRAS[protocol], os.getpid()
+    store = _object_stores.get((extra, pid))
+    if store is None:
+        # By one thread: each client costs a tenth of a second, and a graph's statuses are read by many threads.
+        with _connecting:
+            store = _object_stores.get((extra, pid)) or _connected(extra)
+            _object_stores[extra, pid] = store
+    return store
 
 
 def patient_store_for(path: str) -> ControlStore:
@@ -138,8 +146,19 @@ def _local_store(protocol: str) -> ControlStore:
     return LocalControlStore() if protocol == "file" else MemoryControlStore()
 
 
-@cache
-def _object_store(extra: str, pid: int) -> ControlStore:
+_object_stores: dict[tuple[str, int], ControlStore] = {}
+_connecting = threading.Lock()
+
+
+def _forget_lock_after_fork() -> None:
+    global _connecting  # noqa: PLW0603 - the thread that held it is not there in the child
+    _connecting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_lock_after_fork)
+
+
+def _connected(extra: str) -> ControlStore:
     try:
         if extra == "gcs":
             from marin_trace.storage.gcs_store import gcs_control_store

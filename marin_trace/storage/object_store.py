@@ -157,6 +157,9 @@ class ObjectControlStore:
             raise _Answered(error.status, error.reason) from error
         except TimeoutError as error:
             raise StoreUnavailableError(explain(f"cannot {what}: no answer for {self._deadline_s:g} s")) from error
+        except RuntimeError as error:
+            # What asyncio and thread pools raise once the interpreter ends: there is nothing to wait for.
+            raise StorageError(explain(f"cannot {what}: {error}")) from error
         except Exception as error:
             known = self._requests.storage_error(error, what)
             # Never as it is: whoever renews a lease must be able to try again, whatever a library raises.

@@ -15,7 +15,7 @@ from marin_trace.errors import PrefixError, StorageError, StoreRefusedError, Sto
 from marin_trace.storage import control_store
 from marin_trace.storage.control_store import ControlStore, control_store_for, patient_store_for
 from marin_trace.storage.gcs_store import gcs_control_store
-from marin_trace.storage.object_store import ObjectControlStore
+from marin_trace.storage.object_store import ObjectControlStore, ObjectRequests
 from marin_trace.storage.patient_store import PatientStore
 from marin_trace.storage.s3_store import s3_control_store
 from tests.storage.clouds import Cloud, gcs_cloud
@@ -222,6 +222,30 @@ def test_no_request_takes_longer_than_its_deadline(
     gone.set()
 
 
+def test_many_threads_share_one_client(cloud: Cloud) -> None:
+    control_store._object_stores.clear()
+    with ThreadPoolExecutor(16) as pool:
+        stores = list(pool.map(lambda _: control_store_for(cloud.bucket), range(16)))
+    assert len(set(map(id, stores))) == 1
+
+
+@pytest.mark.parametrize(("raised", "error"), [(RuntimeError, StorageError), (KeyError, StoreUnavailableError)])
+def test_what_a_library_raises_is_tried_again_unless_the_interpreter_ends(
+    raised: type[Exception], error: type[StorageError]
+) -> None:
+    class Broken:
+        async def read(self, bucket: str, key: str) -> bytes:
+            raise raised("cannot schedule new futures after shutdown")
+
+        def storage_error(self, error: Exception, what: str) -> None:
+            return None
+
+    requests: ObjectRequests = Broken()  # pyright: ignore[reportAssignmentType]
+    with pytest.raises(StorageError, match=r"cannot read gs://bucket/x: .*after shutdown") as caught:
+        ObjectControlStore(requests).get("gs://bucket/x")
+    assert type(caught.value) is error
+
+
 def test_a_refusal_names_what_the_store_says(cloud: Cloud) -> None:
     said = b"<Error><Code>AccessDenied</Code><Message>not for you</Message></Error>"
     cloud.faults.hit(status_before(403, said))
@@ -280,7 +304,7 @@ def test_local_stores_need_no_patience(tmp_path: os.PathLike[str]) -> None:
 
 @pytest.mark.parametrize(("protocol", "extra"), [("gs", "gcs"), ("gcs", "gcs"), ("s3", "s3")])
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch, protocol: str, extra: str) -> None:
-    control_store._object_store.cache_clear()
+    control_store._object_stores.clear()
     for module in ("gcsfs", "gcsfs.core", "s3fs", "s3fs.core"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(PrefixError, match=rf"pip install 'marin-trace\[{extra}\]'"):
