@@ -251,16 +251,24 @@ def _is_control_write(name: str) -> Callable[[Call], bool]:
     return lambda call: call.is_write and (call.path.endswith(name) or f"/{name}".encode() in call.content[:400])
 
 
-@pytest.mark.parametrize(
-    "name", ["000001.claim", "000001.manifest", "000001.end", ".executor_status", ".executor_info"]
+CONTROL_WRITES = (
+    "000001.claim",
+    ".executor_info",
+    ".artifact.json",
+    "000001.manifest",
+    "000001.end",
+    ".executor_status",
 )
+
+
 @pytest.mark.parametrize(
     "fault", [lost_answer, status_after(503), status_before(409), status_before(429), status_before(503)]
 )
-def test_what_is_reported_is_what_is_stored_whatever_happens_to_a_control_write(
-    cloud: Cloud, place: str, name: str, fault: Fault
+def test_what_is_reported_is_what_is_stored_whatever_happens_to_each_control_write(
+    cloud: Cloud, place: str, fault: Fault
 ) -> None:
-    cloud.faults.hit(fault, where=_is_control_write(name))
+    for name in CONTROL_WRITES:
+        cloud.faults.hit(fault, where=_is_control_write(name))
     report = run([words()], place, "--lease_seconds", "20")
     path = report.outcomes[0].output_path
     assert cloud.faults.pending == []
