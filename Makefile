@@ -4,7 +4,7 @@
 #   make test       install, then run the test suite
 #   make lint       ruff, pyright, import layers: what CI runs besides the tests
 #   make bench      time tracing and lowering against a hand-written floor
-#   make soak       slow tests, and the long randomised series, 25 minutes at most: ARGS="--seed 4 --only R4"
+#   make soak       slow tests, and the long randomised series, 30 minutes at most: ARGS="--seed 4 --only R4"
 #   make clean      remove what make and the tests have built, not ./marin-outputs
 #
 # PYTHON=/path/to/python chooses the interpreter; ARGS="…" is passed on to the tutorial or to pytest.

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
+_TALKATIVE: Final = ("aiobotocore", "botocore")
+"""Libraries that tell with each client where its credentials were found."""
 OUTPUT_CLOSED: Final = 141
 """Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 
@@ -113,6 +115,8 @@ def _show_log() -> None:
     """Shows the log of a script that has not arranged for it itself."""
     if not logging.getLogger().handlers:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        for library in _TALKATIVE:
+            logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _print_failures(failure: RunFailedError) -> None:
@@ -284,6 +288,7 @@ def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, for
         forced=forced,
         lease_seconds=flags.lease_seconds,
         fail_fast=flags.fail_fast,
+        allow_unsafe_store=flags.allow_unsafe_store,
         client=_client(flags.cluster),
         prefix=prefix,
         records_path=flags.executor_info_base_path,

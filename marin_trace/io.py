@@ -15,6 +15,8 @@ from marin_trace.errors import StorageError, explain
 
 __all__ = ["atomic_directory", "atomic_write", "check_lease"]
 
+_CLOUDS = ("gs://", "gcs://", "s3://")
+
 running_body: ContextVar[bool] = ContextVar("marin_trace_running_body", default=False)
 """True while this context runs the body of a step."""
 
@@ -137,8 +139,10 @@ def filesystem_for(path: str) -> tuple[Any, str]:
     """
     import fsspec  # pyright: ignore[reportMissingTypeStubs]
 
+    # A listing that was kept would show what others have changed since as it was.
+    options = {"use_listings_cache": False} if path.startswith(_CLOUDS) else {}
     try:
-        return fsspec.core.url_to_fs(path)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
+        return fsspec.core.url_to_fs(path, **options)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
     except (ValueError, ImportError) as error:
         raise StorageError(explain(f"cannot open {path}: {error}")) from error
 
@@ -171,7 +175,8 @@ def _replace_directory(source: str, target: str) -> None:
 
 def _upload(source: str, target: str) -> None:
     filesystem, key = filesystem_for(target)
-    filesystem.makedirs(key.rpartition("/")[0], exist_ok=True)
+    if not target.startswith(_CLOUDS):  # there it would make a bucket that is missing
+        filesystem.makedirs(key.rpartition("/")[0], exist_ok=True)
     filesystem.put_file(source, key)
 
 

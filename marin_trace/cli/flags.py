@@ -28,7 +28,7 @@ class ExecutorFlags:
     """The flags of ``executor_main``."""
 
     prefix: str | None = None
-    """Where outputs lie: a directory or a memory:// URL (default: MARIN_PREFIX, else
+    """Where outputs lie: a directory, or a gs://, s3:// or memory:// URL (default: MARIN_PREFIX, else
     ./marin-outputs)."""
     dry_run: bool = False
     """Show what would happen, and why; writes nothing."""
@@ -50,6 +50,8 @@ class ExecutorFlags:
     """Where steps with resources run: local."""
     lease_seconds: float = 120.0
     """How long another launcher must be silent before its step is taken over."""
+    allow_unsafe_store: bool = False
+    """Use a store that lets two create the same file: for one launcher at a time. It is recorded."""
     description: str | None = None
     """A sentence for the run's record."""
 

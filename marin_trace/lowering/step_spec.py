@@ -222,10 +222,11 @@ class StepSpec:
         if not any((given.resources, given.env_vars, given.pip_dependency_groups, given.timeout)):
             return cached
         from marin_trace.runtime.remote import RemoteCallable
+        from marin_trace.workers.resources import ResourceConfig
 
         return RemoteCallable(
             cached,
-            resources=given.resources,
+            resources=given.resources or ResourceConfig(),
             env_vars=dict(given.env_vars or {}),
             pip_dependency_groups=given.pip_dependency_groups or (),
             name=self.name,

@@ -12,7 +12,7 @@ from marin_trace.errors import ArtifactError, explain
 from marin_trace.runtime.artifact_annotations import check_serialisable_annotation
 from marin_trace.runtime.artifact_decoding import Decoder, read_plain
 from marin_trace.runtime.artifact_encoding import Encoder
-from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import join, read_bytes, write_bytes
 
 __all__ = ["ARTIFACT_FILE", "Artifact", "check_serialisable_annotation"]
@@ -65,7 +65,7 @@ class Artifact:
         for name, content in encoder.arrays.items():
             write_bytes(join(path, name), content)
         content = _ENCODER.encode(tree)
-        control_store_for(path).put(join(path, ARTIFACT_FILE), content.encode("utf-8", "surrogatepass"))
+        patient_store_for(path).put(join(path, ARTIFACT_FILE), content.encode("utf-8", "surrogatepass"))
 
     @staticmethod
     def load(path_or_spec: Any, artifact_type: Any = None) -> Any:

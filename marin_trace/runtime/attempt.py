@@ -21,7 +21,7 @@ from marin_trace.errors import (
     explain,
 )
 from marin_trace.runtime.clock import boottime
-from marin_trace.runtime.driver import Driver, driver_for
+from marin_trace.runtime.driver import Driver
 from marin_trace.runtime.liveness import leave_claim_open, process_nonce
 from marin_trace.runtime.log_records import (
     AttemptLog,
@@ -51,7 +51,8 @@ from marin_trace.runtime.protocol import (
     release,
     require_lease,
 )
-from marin_trace.storage.files import delete_file, list_files
+from marin_trace.storage.control_store import patient_store_for
+from marin_trace.storage.files import delete_files, list_files
 
 __all__ = [
     "Attempt",
@@ -231,7 +232,7 @@ def attempt_of(driver: Driver, log: AttemptLog, outcome: ClaimOutcome) -> Attemp
 def last_epoch_of(output_path: str) -> int:
     """The highest epoch of an output; 0 where it has no log. One request."""
     log = AttemptLog(output_path)
-    return AttemptLog.last_epoch(driver_for(output_path).store.list(log.directory))[0]
+    return AttemptLog.last_epoch(patient_store_for(output_path).list(log.directory))[0]
 
 
 def check_inputs_unchanged(output_path: str, inputs: Mapping[str, int]) -> None:
@@ -246,7 +247,7 @@ def check_inputs_unchanged(output_path: str, inputs: Mapping[str, int]) -> None:
     """
     for path, epoch in inputs.items():
         # Epochs have no gaps: a later one exists if and only if the next one does.
-        if driver_for(path).store.get(AttemptLog(path).claim(epoch + 1)) is not None:
+        if patient_store_for(path).get(AttemptLog(path).claim(epoch + 1)) is not None:
             raise RunError(
                 explain(
                     f"{path} was built again while {output_path} read it",
@@ -259,9 +260,8 @@ def check_inputs_unchanged(output_path: str, inputs: Mapping[str, int]) -> None:
 def empty_output(output_path: str) -> None:
     """Deletes the data of an output, by exact keys, and leaves its log. The caller holds the claim."""
     log = AttemptLog(output_path)
-    for file in list(list_files(output_path)):
-        if not file.path.startswith(f"{log.directory}/") and file.path != log.status_token:
-            delete_file(file.path)
+    kept = (f"{log.directory}/", log.status_token)
+    delete_files([file.path for file in list_files(output_path) if not file.path.startswith(kept)])
 
 
 def _refusal(output_path: str, outcome: AlreadyDone | Held | FailedBefore | EngineSilent) -> MarinTraceError:

@@ -14,6 +14,7 @@ import io
 import logging
 import os
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Generator, Iterable
@@ -23,7 +24,7 @@ from typing import IO, Any, Final, cast, final
 from marin_trace.errors import StorageError
 from marin_trace.io import own_process_log
 from marin_trace.runtime.log_records import AttemptLog
-from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import is_local, local_path
 
 __all__ = ["attempt_log_path", "captured", "existing_log", "routed_output"]
@@ -47,7 +48,7 @@ def existing_log(output_path: str, epoch: int | None) -> str | None:
     path = attempt_log_path(AttemptLog(output_path), epoch)
     if is_local(path):
         return path if os.path.isfile(local_path(path)) else None
-    return path if control_store_for(path).get(path) is not None else None
+    return path if patient_store_for(path).get(path) is not None else None
 
 
 @contextlib.contextmanager
@@ -60,8 +61,8 @@ def captured(log: AttemptLog, epoch: int) -> Generator[None, None, None]:
     """
     path = attempt_log_path(log, epoch)
     pointer = own_process_log.get()
-    if pointer is not None and is_local(path):
-        with _redirected(local_path(path), pointer):
+    if pointer is not None:
+        with _redirected(local_path(path), pointer) if is_local(path) else _uploaded(path, pointer):
             yield
         return
     sink = _FileSink(local_path(path)) if is_local(path) else _StoreSink(path)
@@ -164,7 +165,7 @@ class _StoreSink(_Sink):
     def _finish(self, stream: IO[str]) -> None:
         content = cast("io.StringIO", stream).getvalue().encode("utf-8", "backslashreplace")
         try:
-            control_store_for(self._name).put(self._name, content)
+            patient_store_for(self._name).put(self._name, content)
         except StorageError as error:
             self._tell(error)
 
@@ -250,6 +251,22 @@ class _Routing:
 _routing_lock = threading.Lock()
 _routings: list[_Routing | None] = []
 """One entry for each open `routed_output`; the streams are replaced once."""
+
+
+@contextlib.contextmanager
+def _uploaded(path: str, pointer: str) -> Generator[None, None, None]:
+    """As `_redirected`, for a store that cannot append: the file appears when the attempt ends."""
+    with tempfile.NamedTemporaryFile(prefix="marin-trace-log-") as file:
+        try:
+            with _redirected(file.name, pointer):
+                yield
+        finally:
+            content = file.read(_LIMIT_CHARACTERS)
+            if content:
+                try:
+                    patient_store_for(path).put(path, content)
+                except StorageError as error:
+                    logger.warning(f"the log {path} cannot be written: {error}")
 
 
 @contextlib.contextmanager

@@ -44,6 +44,7 @@ from marin_trace.runtime.operations import FinishingAct, ReadLease, ReadyKeeper
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
+from marin_trace.storage.store_probe import check_store
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
 
@@ -149,6 +150,7 @@ class LockedCallable(Generic[T]):
         """
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
         log = AttemptLog(output_path)
+        check_store(log.directory)
         options = self.options
         for retries_left in range(options.retries if ticket is None else ticket.retries, -1, -1):
             draft = draft_claim(

@@ -6,8 +6,8 @@ The second look is `marin_trace.runtime.attempt.check_inputs_unchanged`.
 from collections.abc import Iterable
 
 from marin_trace.errors import RunError, explain
-from marin_trace.runtime.driver import driver_for
 from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.storage.control_store import patient_store_for
 
 __all__ = ["epochs_of_inputs"]
 
@@ -24,7 +24,7 @@ def epochs_of_inputs(output_path: str, inputs: Iterable[str]) -> dict[str, int]:
     """
     epochs: dict[str, int] = {}
     for path in inputs:
-        names = driver_for(path).store.list(AttemptLog(path).directory)
+        names = patient_store_for(path).list(AttemptLog(path).directory)
         epoch, is_ended = AttemptLog.last_epoch(names)
         if epoch and not is_ended:
             raise RunError(

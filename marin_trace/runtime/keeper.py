@@ -36,6 +36,8 @@ from marin_trace.runtime.liveness import liveness_descriptor, process_nonce
 from marin_trace.runtime.operations import LeaseView
 from marin_trace.runtime.process_tree import descendants_of, kill_all
 from marin_trace.runtime.protocol import KILL_FRACTION, LEASE_FRACTION, UNWIND_FRACTION, Claimed
+from marin_trace.storage.control_store import is_object_store
+from marin_trace.storage.files import protocol_of
 
 __all__ = [
     "HeldLease",
@@ -52,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 _SELF_KILL_DELAY: Final = 0.05
 """Of the lease: how much longer than the keeper this process waits before it kills itself."""
+_OPENING_LIMIT_S: Final = 60.0
+"""For how long a keeper may take to import what an object store takes: it is half a second on a quiet machine."""
 _EXIT_LIMIT_S: Final = 1.0
 """For how long a keeper that keeps nothing may take to exit before it is killed."""
 _KERNEL_MODULE: Final = "ipykernel"
@@ -147,24 +151,48 @@ class _Watch:
         self._wakes, self._wake = os.pipe()
         self._thread: threading.Thread | None = None
         self._sleeps_until = float("inf")
+        self._stores: dict[str, _KeptStore] = {}
         self.is_over = False
 
-    def prepare(self) -> None:
+    def prepare(self, output_path: str) -> None:
         """Lets a keeper begin to start; `ready` waits for its answer."""
         # A failure is `ready`'s to tell: it tries again.
         with self._lock, contextlib.suppress(OSError):
             if self._process is None and self._prepared is None:
                 self._prepared = _spawned()
+                self._add_store(output_path, self._prepared)
 
-    def ready(self) -> None:
-        """Has a keeper running; the first call takes a tenth of a second, or what is left of it after `prepare`.
+    def ready(self, output_path: str) -> None:
+        """Has a keeper running that can reach an output.
+
+        The first call takes a tenth of a second, or what is left of it after `prepare`; the first one for an object
+        store half a second more.
 
         Raises:
-            StorageError: It cannot be started.
+            StorageError: It cannot be started, or cannot reach the output.
         """
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._start()
+            store = self._add_store(output_path, self._process)
+        if store is None:
+            return
+        if not store.is_open.wait(_OPENING_LIMIT_S):
+            raise StorageError(explain(f"the lease keeper cannot reach {output_path}: nothing was claimed"))
+        if store.problem is not None:
+            raise StorageError(explain(f"the lease keeper cannot reach {output_path}: {store.problem}"))
+
+    def _add_store(self, output_path: str, process: "subprocess.Popen[bytes] | None") -> "_KeptStore | None":
+        """The object store of an output, which a keeper is told of before its first claim there."""
+        if not is_object_store(output_path):
+            return None
+        protocol = protocol_of(output_path)
+        store = self._stores.get(protocol)
+        if store is None:
+            store = self._stores[protocol] = _KeptStore(output_path)
+            if process is not None:
+                _send(process, store.wish())
+        return store
 
     def hold(self, lease: HeldLease) -> None:
         with self._lock:
@@ -187,6 +215,8 @@ class _Watch:
             process.wait()
             raise StorageError(explain("the lease keeper could not be started: nothing was claimed"))
         self._process = process
+        for store in self._stores.values():
+            self._tell(store.wish())
         for lease in self._leases.values():
             self._tell(_wish(lease))
         if self._thread is None:
@@ -196,12 +226,7 @@ class _Watch:
 
     def _tell(self, wish: dict[str, Any]) -> bool:
         assert self._process is not None
-        assert self._process.stdin is not None
-        try:
-            os.write(self._process.stdin.fileno(), f"{json.dumps(wish)}\n".encode())
-        except BrokenPipeError:
-            return False
-        return True
+        return _send(self._process, wish)
 
     def _watch(self) -> None:
         buffers: dict[int, bytes] = {}
@@ -246,6 +271,11 @@ class _Watch:
                 if lease is not None:
                     logger.error(why)
                     lease.lose(why)
+            case {"opened": protocol, "problem": problem}:
+                store = self._stores.get(protocol)
+                if store is not None:
+                    store.problem = problem
+                    store.is_open.set()
             case _:
                 logger.error(f"the lease keeper said {message}, which nobody understands")
 
@@ -292,6 +322,29 @@ class _Watch:
             _end(process)
         os.close(self._wake)
         os.close(self._wakes)
+
+
+@final
+@dataclass(slots=True, eq=False)
+class _KeptStore:
+    """An object store that the keeper reaches. To import what it takes would cost a lease, were it done at the beat."""
+
+    output_path: str
+    is_open: threading.Event = field(default_factory=threading.Event)
+    problem: str | None = None
+
+    def wish(self) -> dict[str, Any]:
+        """What a keeper is told. It is started without the installed packages, and finds them where we do."""
+        return {"open": self.output_path, "sys_path": sys.path}
+
+
+def _send(process: "subprocess.Popen[bytes]", wish: dict[str, Any]) -> bool:
+    assert process.stdin is not None
+    try:
+        os.write(process.stdin.fileno(), f"{json.dumps(wish)}\n".encode())
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def _spawned() -> "subprocess.Popen[bytes]":
@@ -362,7 +415,7 @@ def _the_watch() -> _Watch:
 def prepare_keeper(output_path: str) -> None:
     """Lets a keeper begin to start, where an output that is about to be claimed needs one. Does not wait for it."""
     if not output_path.startswith("memory://"):
-        _the_watch().prepare()
+        _the_watch().prepare(output_path)
 
 
 def ready_keeper(output_path: str) -> None:
@@ -372,7 +425,7 @@ def ready_keeper(output_path: str) -> None:
         StorageError: It cannot be started.
     """
     if not output_path.startswith("memory://"):
-        _the_watch().ready()
+        _the_watch().ready(output_path)
 
 
 def dismiss_keeper() -> None:

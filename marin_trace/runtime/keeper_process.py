@@ -26,6 +26,8 @@ from marin_trace.runtime.log_records import ClaimRecord
 from marin_trace.runtime.operations import AwaitDeath, AwaitOwner, HandOver, KillOwner, OwnerState, Report, TellLost
 from marin_trace.runtime.process_tree import await_death, carriers_of, descendants_of, is_stopped, kill_all
 from marin_trace.runtime.protocol import HEARTBEAT_FRACTION
+from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.files import protocol_of
 
 __all__ = ["KEEPER_VARIABLE", "main"]
 
@@ -136,6 +138,8 @@ class _Keeper:
 
     def _obey(self, wish: dict[str, Any]) -> None:
         match wish:
+            case {"open": output_path, "sys_path": places}:
+                self._send({"opened": protocol_of(output_path), "problem": _opened(output_path, places)})
             case {"keep": record}:
                 claim = ClaimRecord.from_bytes(record["claim"].encode(), "the owner's pipe")
                 kept = KeptClaim(
@@ -228,6 +232,16 @@ class _Keeper:
         # An owner that died does not read any more.
         with self._output, contextlib.suppress(BrokenPipeError):
             os.write(sys.stdout.fileno(), f"{json.dumps(message)}\n".encode())
+
+
+def _opened(output_path: str, places: list[str]) -> str | None:
+    """Imports and connects what an output's store takes. What kept it from that, if anything did."""
+    sys.path += [place for place in places if place not in sys.path]
+    try:
+        control_store_for(output_path)
+    except Exception as error:  # noqa: BLE001 - whatever it is: the owner tells it, and claims nothing
+        return f"{type(error).__name__}: {error}"
+    return None
 
 
 def main() -> None:

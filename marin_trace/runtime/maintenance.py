@@ -25,6 +25,7 @@ from marin_trace.runtime.manifest import ChangeKind, FileChange, Manifest, chang
 from marin_trace.runtime.options import DEFAULT_LEASE_S
 from marin_trace.runtime.protocol import create, owner_of, seal
 from marin_trace.runtime.status import StatusKind, read_start, read_status
+from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import delete_file, is_local, list_files, local_path
 
 __all__ = [
@@ -163,7 +164,7 @@ def check_output(output_path: str) -> Check:
 
 
 def _manifest_of(log: AttemptLog, epoch: int) -> Manifest | None:
-    store = driver_for(log.output_path).store
+    store = patient_store_for(log.output_path)
     path = manifest_path(log, epoch)
     end, content = store.get_many([log.end(epoch), path])
     digest = EndRecord.from_bytes(end or b"", log.end(epoch)).manifest
@@ -211,7 +212,7 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
 
 def _has_ever_succeeded(log: AttemptLog, last: int) -> bool:
     # What a forced attempt was to replace is still somebody's data, though it no longer counts as finished.
-    store = driver_for(log.output_path).store
+    store = patient_store_for(log.output_path)
     ends = [log.end(epoch) for epoch in range(1, last + 1)]
     contents = zip(ends, store.get_many(ends), strict=True)
     return any(end and EndRecord.from_bytes(end, path).kind is EndKind.SUCCESS for path, end in contents)
@@ -300,9 +301,9 @@ def cancel_attempt(output_path: str, *, why: str) -> Evidence:
 
 
 def _open_claim(driver: Driver, log: AttemptLog) -> ClaimRecord | None:
-    names: Sequence[str] = driver.store.list(log.directory)
+    names: Sequence[str] = patient_store_for(log.output_path).list(log.directory)
     epoch, is_ended = AttemptLog.last_epoch(list(names))
     if epoch == 0 or is_ended:
         return None
-    content = driver.store.get(log.claim(epoch))
+    content = patient_store_for(log.output_path).get(log.claim(epoch))
     return None if content is None else ClaimRecord.from_bytes(content, log.claim(epoch))

@@ -67,9 +67,9 @@ class ManifestEntry:
     mtime_ns: int | None = None
     """On a local disk."""
     checksum: str | None = None
-    """SHA-256 of the content (of a link: of its target) of a small local file."""
+    """SHA-256 of the content (of a link: of its target) of a small local file; what an object store says of it."""
     tag: str | None = None
-    """On an object store: the generation or etag that was committed."""
+    """On an object store: the write that was committed, by its generation, or by etag and time."""
     is_leftover: bool = False
     """It was there before the attempt began, and the attempt did not touch it."""
 
@@ -212,7 +212,12 @@ def changes_since(manifest: Manifest, output_path: str) -> list[FileChange]:
 
 
 def _change_of(entry: ManifestEntry, file: FileStat) -> ChangeKind | None:
-    if file.size != entry.size or (entry.tag is not None and file.tag != entry.tag):
+    if file.size != entry.size:
+        return ChangeKind.CHANGED
+    if file.checksum is not None and file.checksum == entry.checksum:
+        # In a cloud: a copy, or another write, of the same bytes.
+        return None if file.tag == entry.tag else ChangeKind.REWRITTEN
+    if entry.tag is not None and file.tag != entry.tag:
         return ChangeKind.CHANGED
     is_touched = file.mtime_ns != entry.mtime_ns
     if entry.checksum is None:
@@ -227,8 +232,14 @@ def _entries(files: Mapping[str, FileStat], before: Mapping[str, FileStat], loca
     paths = sorted(files)
     if not local:
         return [
-            ManifestEntry(path, files[path].size, tag=files[path].tag, is_leftover=before.get(path) == files[path])
-            for path in paths
+            ManifestEntry(
+                path,
+                file.size,
+                checksum=file.checksum,
+                tag=file.tag,
+                is_leftover=before.get(path) == file,
+            )
+            for path, file in ((path, files[path]) for path in paths)
         ]
     checksums = _checksums_of_synced([files[path] for path in paths])
     return [

@@ -37,6 +37,8 @@ class RunOptions:
     """The user's words, for the run's record."""
     provenance: Provenance | None = None
     """What to record beside outputs; None: the runner looks once."""
+    allow_unsafe_store: bool = False
+    """Warn of a store that lets two create the same file, instead of refusing it: for a single launcher."""
     fail_fast: bool = False
     """After the first failure nothing more is started; what runs goes on to its end."""
 

@@ -11,7 +11,7 @@ from typing import Any, Final, cast, final
 from marin_trace.errors import ControlFileError, explain
 from marin_trace.runtime.provenance import Provenance, current_provenance
 from marin_trace.runtime.redaction import redact, redact_parts
-from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import join
 
 __all__ = [
@@ -109,7 +109,7 @@ def write_step_info(output_path: str, record: StepRecord, *, provenance: Provena
     }
     # The provenance is the same for every step of a run, and the longest part: it is rendered once.
     content = f'{_encode_lines(info)[:-1]},\n "provenance": {_rendered(provenance)}}}\n'
-    control_store_for(output_path).put(join(output_path, EXECUTOR_INFO), content.encode())
+    patient_store_for(output_path).put(join(output_path, EXECUTOR_INFO), content.encode())
 
 
 def read_step_info(output_path: str) -> dict[str, Any] | None:
@@ -119,7 +119,7 @@ def read_step_info(output_path: str) -> dict[str, Any] | None:
         ControlFileError: It is no JSON object.
     """
     path = join(output_path, EXECUTOR_INFO)
-    content = control_store_for(output_path).get(path)
+    content = patient_store_for(output_path).get(path)
     if content is None:
         return None
     try:
@@ -152,7 +152,7 @@ def write_run_record(directory: str, run_id: str, record: Mapping[str, Any]) -> 
     """
     path = join(directory, f"{run_id}.json")
     content = _lines_of({key: _encode_list(value) for key, value in redact(record).items()})
-    if not control_store_for(path).put_if_absent(path, content.encode()):
+    if not patient_store_for(path).put_if_absent(path, content.encode()):
         raise ControlFileError(explain(f"the record of run {run_id} exists already: {path}"))
     return path
 

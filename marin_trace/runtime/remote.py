@@ -19,6 +19,7 @@ from marin_trace.runtime.attempt import ClaimMemory
 from marin_trace.runtime.executable import attempt_observer
 from marin_trace.runtime.job_launch import ClaimedStep, JobFuture, JobLaunch, JobPlace
 from marin_trace.runtime.options import AttemptOptions
+from marin_trace.storage.store_probe import PROBED_VARIABLE
 from marin_trace.workers.client import JobClient, JobHandle, JobRequest, JobStatus, current_client, job_name
 from marin_trace.workers.local import LocalClient
 from marin_trace.workers.resources import ResourceConfig
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 
-_FORWARDED_VARIABLES: Final = ("HF_TOKEN", "WANDB_API_KEY")
+_FORWARDED_VARIABLES: Final = ("HF_TOKEN", "WANDB_API_KEY", PROBED_VARIABLE)
 """Jobs on a cluster are given these too; a local process has them anyway."""
 
 

@@ -54,6 +54,7 @@ class RunRecordWriter:
             "max_concurrent": self.limit,
             "force_run_failed": options.force_run_failed,
             "forced": dict(options.forced),
+            **({"allow_unsafe_store": True} if options.allow_unsafe_store else {}),
             "steps": [_recorded(step, self.plan) for step in steps],
             "provenance": options.provenance.to_json() if options.provenance else None,
         }

@@ -10,7 +10,7 @@ from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import owner_is_gone
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, StartRecord, StepFailure
 from marin_trace.runtime.protocol import LogState, owner_of, read_state
-from marin_trace.storage.files import is_local
+from marin_trace.storage.control_store import is_object_store, patient_store_for
 
 __all__ = ["StatusKind", "StepOwner", "StepStatus", "read_start", "read_status", "read_statuses"]
 
@@ -101,7 +101,7 @@ def read_statuses(output_paths: Iterable[str], *, concurrency: int = 64) -> dict
         'MISSING'
     """
     paths = list(dict.fromkeys(output_paths))
-    if all(is_local(path) or path.startswith("memory://") for path in paths) or concurrency <= 1:
+    if not any(map(is_object_store, paths)) or concurrency <= 1:
         return {path: read_status(path) for path in paths}
     with ThreadPoolExecutor(min(concurrency, len(paths)), thread_name_prefix="marin-trace-status") as pool:
         return dict(zip(paths, pool.map(read_status, paths), strict=True))
@@ -146,7 +146,7 @@ def _open_status(claim: ClaimRecord, log: AttemptLog, driver: Driver) -> StepSta
 def read_start(log: AttemptLog, epoch: int, driver: Driver) -> StartRecord | None:
     """The start of a job's epoch, or its seal; None: the job has not begun. One request."""
     path = log.start(epoch)
-    content = driver.store.get(path)
+    content = patient_store_for(path).get(path)
     return None if content is None else StartRecord.from_bytes(content, path)
 
 
@@ -159,4 +159,4 @@ def _status_without_log(state: LogState, log: AttemptLog, driver: Driver) -> Ste
         case "RUNNING":
             return StepStatus(foreign_run=True)
         case _:
-            return StepStatus(foreign_run=driver.store.get(log.foreign_lock) is not None)
+            return StepStatus(foreign_run=patient_store_for(log.foreign_lock).get(log.foreign_lock) is not None)

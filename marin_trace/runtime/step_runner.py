@@ -43,7 +43,8 @@ from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
 from marin_trace.runtime.run_record import RunRecordWriter
 from marin_trace.runtime.schedule import Schedule
 from marin_trace.runtime.status import StatusKind, StepStatus
-from marin_trace.storage.control_store import control_store_for
+from marin_trace.storage.control_store import is_object_store, patient_store_for
+from marin_trace.storage.store_probe import check_store
 from marin_trace.workers.machine import usable_cores
 
 __all__ = ["EventKind", "RunEvent", "StepRunner"]
@@ -151,6 +152,7 @@ class StepRunner:
         plan = plan_run(steps, options, statuses=self._statuses)
         if dry_run:
             return self._report(_foreseen(plan, options), options, dry_run=True)
+        _check_stores(plan.to_run, allow_unsafe=options.allow_unsafe_store)
         limit = max(4, usable_cores()) if max_concurrent is None else max_concurrent
         if limit < 1:
             raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
@@ -493,6 +495,13 @@ def _settled_before(plan: RunPlan, path: str) -> StepOutcome:
     return StepOutcome(step.name, path, kind, location=step.location)
 
 
+def _check_stores(paths: Iterable[str], *, allow_unsafe: bool) -> None:
+    """Tries each store in which something is to be built, where that is needed."""
+    first_by_store = {path.split("/")[:3][-1]: path for path in paths if is_object_store(path)}
+    for path in first_by_store.values():
+        check_store(AttemptLog(path).directory, allow_unsafe=allow_unsafe)
+
+
 def _cannot_run(step: RunnableStep) -> RunError:
     return RunError(
         explain(
@@ -543,7 +552,7 @@ def _leave_token(output_path: str) -> None:
     """For older tools, where there is no log: the step was skipped. Never read as a failure."""
     log = AttemptLog(output_path)
     try:
-        store = control_store_for(output_path)
+        store = patient_store_for(output_path)
         if not store.list(log.directory):
             store.put_if_absent(log.status_token, TOKEN_DEP_FAILED.encode())
     except StorageError as error:

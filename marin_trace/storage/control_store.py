@@ -7,21 +7,32 @@ implementation for each kind of store, each with a real create-if-absent.
 Paths are full paths, as elsewhere. Every method may be called from any thread.
 """
 
+import os
+import threading
 from collections.abc import Sequence
 from functools import cache
-from typing import Protocol
+from typing import Final, Protocol
 
 from marin_trace.errors import PrefixError, explain
 from marin_trace.storage.files import protocol_of
 from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
+from marin_trace.storage.patient_store import PatientStore
 
-__all__ = ["SUPPORTED_PROTOCOLS", "ControlStore", "check_supported", "control_store_for"]
+__all__ = [
+    "SUPPORTED_PROTOCOLS",
+    "ControlStore",
+    "check_supported",
+    "control_store_for",
+    "is_object_store",
+    "patient_store_for",
+]
 
-SUPPORTED_PROTOCOLS = ("file", "memory")
+SUPPORTED_PROTOCOLS = ("file", "memory", "gs", "gcs", "s3")
 """What `control_store_for` knows; a path without a protocol is a ``file``."""
 
-_PLANNED_PROTOCOLS = frozenset({"gs", "gcs", "s3", "s3a"})
+_EXTRAS: Final = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}
+"""What has to be installed, by protocol."""
 
 
 class ControlStore(Protocol):
@@ -73,16 +84,42 @@ def control_store_for(path: str) -> ControlStore:
         path: A full path or URL.
 
     Returns:
-        One store per protocol and process.
+        One store per protocol and process. The first one of an object store imports its library, for half a second.
 
     Raises:
-        PrefixError: The protocol is not supported.
+        PrefixError: The protocol is not supported, or its library is not installed.
 
     Example:
         >>> control_store_for("/tmp/outputs").get("/tmp/no/such/file") is None
         True
     """
-    return _store_of(check_supported(path))
+    protocol = check_supported(path)
+    if protocol not in _EXTRAS:
+        return _local_store(protocol)
+    # A forked child has none of its parent's connections; the parent's store is kept, unused.
+    extra, pid = _EXTRAS[protocol], os.getpid()
+    store = _object_stores.get((extra, pid))
+    if store is None:
+        # By one thread: each client costs a tenth of a second, and a graph's statuses are read by many threads.
+        with _connecting:
+            store = _object_stores.get((extra, pid)) or _connected(extra)
+            _object_stores[extra, pid] = store
+    return store
+
+
+def patient_store_for(path: str) -> ControlStore:
+    """The same store for whoever has no protocol program to do it: one that does not answer is asked for a minute.
+
+    Raises:
+        PrefixError: As for `control_store_for`.
+    """
+    store = control_store_for(path)
+    return PatientStore(store) if is_object_store(path) else store
+
+
+def is_object_store(path: str) -> bool:
+    """Whether a path lies in a cloud, or in what speaks its language."""
+    return protocol_of(path) in _EXTRAS
 
 
 def check_supported(path: str) -> str:
@@ -96,14 +133,45 @@ def check_supported(path: str) -> str:
     protocol = protocol_of(path)
     if protocol in SUPPORTED_PROTOCOLS:
         return protocol
-    supported = "a local directory or memory://"
-    if protocol in _PLANNED_PROTOCOLS:
-        summary = f"{protocol}:// is not supported yet by this version of marin_trace: {path}"
-    else:
-        summary = f"{protocol}:// cannot hold outputs: {path}"
-    raise PrefixError(explain(summary, facts={"supported": supported}))
+    raise PrefixError(
+        explain(
+            f"{protocol}:// cannot hold outputs: {path}",
+            facts={"supported": "a local directory, gs://, s3:// or memory://"},
+        )
+    )
 
 
 @cache
-def _store_of(protocol: str) -> ControlStore:
+def _local_store(protocol: str) -> ControlStore:
     return LocalControlStore() if protocol == "file" else MemoryControlStore()
+
+
+_object_stores: dict[tuple[str, int], ControlStore] = {}
+_connecting = threading.Lock()
+
+
+def _forget_lock_after_fork() -> None:
+    global _connecting  # noqa: PLW0603 - the thread that held it is not there in the child
+    _connecting = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_lock_after_fork)
+
+
+def _connected(extra: str) -> ControlStore:
+    try:
+        if extra == "gcs":
+            from marin_trace.storage.gcs_store import gcs_control_store
+
+            return gcs_control_store()
+        from marin_trace.storage.s3_store import s3_control_store
+
+        return s3_control_store()
+    except ImportError as error:
+        scheme = "gs" if extra == "gcs" else "s3"
+        raise PrefixError(
+            explain(
+                f"{scheme}:// needs a package that is not installed: {error}",
+                hint=f"pip install 'marin-trace[{extra}]'",
+            )
+        ) from error

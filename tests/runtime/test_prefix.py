@@ -40,7 +40,7 @@ def test_a_local_prefix_becomes_absolute(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("", "the prefix is empty"),
         ("memory://", "names no place in its store"),
-        ("gs://bucket", "not supported yet"),
+        ("s3a://bucket", "s3a:// cannot hold outputs"),
         ("zip://a::gs://b/c.zip", "chained URLs cannot hold outputs"),
     ],
 )

@@ -83,8 +83,8 @@ def test_a_batch_keeps_the_order_and_reads_duplicates_once(tmp_path: Path) -> No
 
 
 def test_a_store_that_is_not_supported_is_named() -> None:
-    with pytest.raises(PrefixError, match="gs:// is not supported yet"):
-        read_statuses(["gs://bucket/a", "gs://bucket/b"])
+    with pytest.raises(PrefixError, match="ftp:// cannot hold outputs"):
+        read_statuses(["ftp://host/a", "ftp://host/b"])
 
 
 def test_a_truncated_end_is_named(tmp_path: Path) -> None:

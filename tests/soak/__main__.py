@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from tests.soak import jobs, keeper_kills, kills, races, simulated, takeovers, writers
+from tests.soak import cloud_kills, jobs, keeper_kills, kills, races, simulated, takeovers, writers
 from tests.soak.series import Outcome, Series, Terms
 
 ALL = (
     *simulated.SERIES,
     *kills.SERIES,
     *keeper_kills.SERIES,
+    *cloud_kills.SERIES,
     *races.SERIES,
     *takeovers.SERIES,
     *writers.SERIES,
@@ -28,7 +29,7 @@ ALL = (
     # The last: it fills what time is left.
     simulated.PAIRS,
 )
-FULL_MINUTES = 25.0
+FULL_MINUTES = 30.0
 """What the full numbers of trials take on two cores, at most."""
 
 

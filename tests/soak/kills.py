@@ -98,6 +98,7 @@ class Run:
     extra_flags: tuple[str, ...] = ()
     leases_to_success = 1.5
     """From the end of faults, without the work itself."""
+    work_s = WORK_S
 
     def __init__(self, site: Site, plan: Plan) -> None:
         self.site, self.plan, self.trial = site, plan, Trial(lease_s=plan.lease_s)
@@ -116,7 +117,7 @@ class Run:
                 self.look_at(slot, now)
             time.sleep(LOOK_S)
         self.trial.end_s = time.monotonic() - self.last_fault
-        bound = self.leases_to_success * self.plan.lease_s + WORK_S * busy()
+        bound = self.leases_to_success * self.plan.lease_s + self.work_s * busy()
         if self.trial.end_s > bound:
             self.trial.problems.append(f"{self.trial.end_s:.1f} s from the last fault to success, more than {bound:g}")
         return self.trial

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from marin_trace import ResourceConfig, StepRef, deferred, executor_main, output, parse_flags, step, unversioned
 from marin_trace.io import atomic_write
+from marin_trace.storage.files import list_files, make_directory, open_data, read_bytes
 
 JOURNAL_VARIABLE = "SOAK_JOURNAL"
 
@@ -77,10 +78,9 @@ def digest_of(directories: tuple[str, ...]) -> str:
     """Of all data files of the inputs. Temporary files of a writer that was killed are nobody's data."""
     digest = hashlib.sha256()
     for directory in directories:
-        for name in sorted(os.listdir(directory)):
-            if name.startswith("part-"):
-                with open(os.path.join(directory, name), "rb") as stream:
-                    digest.update(stream.read())
+        for path in sorted(file.path for file in list_files(directory)):
+            if os.path.basename(path).startswith("part-"):
+                digest.update(read_bytes(path))
     return digest.hexdigest()
 
 
@@ -88,7 +88,7 @@ def write_parts(config: PartsConfig) -> dict[str, str | int]:
     """Writes numbered files in two halves each: every second one atomically, the others under their final names."""
     with noted(config):
         seen = digest_of(config.inputs)
-        os.makedirs(config.output_path, exist_ok=True)
+        make_directory(config.output_path)
         for number in range(config.parts):
             write_part(config, seen, number)
     return {"name": config.name, "seen": seen, "parts": config.parts}
@@ -98,7 +98,7 @@ def write_part(config: PartsConfig, seen: str, number: int) -> None:
     """One file."""
     path = f"{config.output_path}/part-{number}.txt"
     began_ns = time.time_ns()
-    with atomic_write(path, "w") if number % 2 else open(path, "w") as stream:
+    with atomic_write(path, "w") if number % 2 else open_data(path, "w") as stream:
         for half in ("first", "second"):
             stream.write(f"{config.name} {seen} {number} {half}\n" * 200)
             stream.flush()

@@ -84,6 +84,11 @@ class Site:
         return self.directory / "prefix"
 
     @property
+    def place(self) -> str:
+        """The prefix as launchers are told it."""
+        return str(self.prefix)
+
+    @property
     def temporary(self) -> Path:
         return self.directory / "tmp"
 
@@ -116,7 +121,7 @@ class Site:
         log = self.directory / f"launcher-{len(self.launchers)}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "tests/soak/pipeline.py", "--prefix", str(self.prefix), *map(str, flags)],
+                [sys.executable, "tests/soak/pipeline.py", "--prefix", self.place, *map(str, flags)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -183,7 +188,7 @@ def await_exit(launcher: Launcher, limit_s: float) -> int | None:
     return None
 
 
-def verify(prefix: Path) -> tuple[int, list[Row]]:
+def verify(prefix: Path | str) -> tuple[int, list[Row]]:
     """``marin-trace verify PREFIX``: its exit code and what it says of each output."""
     shown = subprocess.run(
         [sys.executable, "-m", "marin_trace.cli.main", "verify", "--json", str(prefix)],

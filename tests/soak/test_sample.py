@@ -1,5 +1,6 @@
 """A few trials of the soak in every test run: real processes on the real command line."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -41,4 +42,4 @@ def test_the_soak_prints_one_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "R5", "--seed", "11", "--minutes", "0.01"]) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     assert table[0] == "| id | what | trials | violations | seed | seconds |"
-    assert table[2].startswith("| R5 | one creates a file | 16 at once, 14 rounds")
+    assert re.match(r"\| R5 \| one creates a file \| 16 at once, [1-9]\d* rounds", table[2])

@@ -1,0 +1,243 @@
+"""What the control stores of all object stores share: deadlines, concurrency, threads, and one reading of answers.
+
+A store's own module says how its five requests are made (`ObjectRequests`); here they are run on fsspec's one event
+loop, each with a deadline and without a retry: `marin_trace.runtime.protocol.insist` retries, which knows how long
+that is safe. An answer is read by its HTTP status alone, so the stores agree on what it means.
+
+Nothing is cached, listings least of all. Names are keys, never patterns.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol, TypeVar, final
+
+from marin_trace.errors import StorageError, StoreRefusedError, StoreUnavailableError, explain
+
+T = TypeVar("T")
+
+__all__ = [
+    "CONCURRENCY",
+    "DEADLINE_S",
+    "ObjectControlStore",
+    "ObjectRequests",
+    "StatusError",
+    "is_on_internet_of",
+]
+
+DEADLINE_S: Final = 15.0
+"""For one request, its connection included: a heartbeat's period under the default lease of 120 s."""
+CONCURRENCY: Final = 64
+"""Requests of one `ObjectControlStore.get_many` that are in flight together."""
+
+_REFUSED: Final = frozenset({401, 403})
+_TRY_AGAIN: Final = frozenset({408, 409, 425, 429})
+"""409 is S3's ConditionalRequestConflict: two requests met, and neither has won yet."""
+_PRECONDITION_FAILED: Final = 412
+_NOT_FOUND: Final = 404
+
+
+class StatusError(Exception):
+    """An answer that is no success."""
+
+    def __init__(self, status: int, reason: str = "") -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+        """The store's own words, if it said any."""
+
+
+class ObjectRequests(Protocol):
+    """The requests of one store. Each is one HTTP request, tried once; it raises `StatusError` or the library's own."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where requests go."""
+        ...
+
+    @property
+    def is_genuine(self) -> bool:
+        """Whether that is the cloud itself, which keeps its word, and no emulator or compatible service."""
+        ...
+
+    async def create(self, bucket: str, key: str, content: bytes) -> None:
+        """Creates an object; raises the status 412 where one lies there."""
+        ...
+
+    async def write(self, bucket: str, key: str, content: bytes) -> None:
+        """Creates or replaces an object."""
+        ...
+
+    async def read(self, bucket: str, key: str) -> bytes: ...
+
+    async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
+        """The keys that begin so, without those that hold a further slash, and the token of the next page, if any."""
+        ...
+
+    async def delete(self, bucket: str, key: str) -> None: ...
+
+    def storage_error(self, error: Exception, what: str) -> StorageError | None:
+        """What an error of the library means; None where it means no more than that there is no answer."""
+        ...
+
+
+@final
+class ObjectControlStore:
+    """A `marin_trace.storage.control_store.ControlStore` on an object store. Thread-safe; for the process that made it.
+
+    Every method blocks for `DEADLINE_S` at most (a listing for that long a page).
+    """
+
+    __slots__ = ("_deadline_s", "_requests", "_sync")
+
+    def __init__(self, requests: ObjectRequests, *, deadline_s: float = DEADLINE_S) -> None:
+        """Makes a store.
+
+        Args:
+            requests: How its requests are made.
+            deadline_s: For one request.
+        """
+        from fsspec import asyn  # pyright: ignore[reportMissingTypeStubs]
+
+        untyped: Any = asyn
+        self._requests = requests
+        self._deadline_s = deadline_s
+        self._sync: Callable[[Callable[[], Awaitable[Any]]], Any] = lambda act: untyped.sync(untyped.get_loop(), act)
+
+    @property
+    def endpoint(self) -> str:
+        """Where its requests go."""
+        return self._requests.endpoint
+
+    @property
+    def is_genuine(self) -> bool:
+        """Whether that is the cloud itself; emulators and compatible services have to be tried first."""
+        return self._requests.is_genuine
+
+    def put_if_absent(self, path: str, content: bytes, *, durable: bool = False) -> bool:
+        """See `ControlStore.put_if_absent`: what an object store has acknowledged is durable."""
+        bucket, key = _bucket_and_key(path)
+        try:
+            self._run("write", path, lambda: self._requests.create(bucket, key, content))
+        except _Answered as answer:
+            if answer.status == _PRECONDITION_FAILED:
+                return False
+            raise _storage_error("write", path, answer) from answer
+        return True
+
+    def put(self, path: str, content: bytes) -> None:
+        """See `ControlStore.put`."""
+        bucket, key = _bucket_and_key(path)
+        try:
+            self._run("write", path, lambda: self._requests.write(bucket, key, content))
+        except _Answered as answer:
+            raise _storage_error("write", path, answer) from answer
+
+    def get(self, path: str) -> bytes | None:
+        """See `ControlStore.get`."""
+        return self._sync(lambda: self._read(path))
+
+    def delete_exact(self, path: str) -> None:
+        """See `ControlStore.delete_exact`."""
+        bucket, key = _bucket_and_key(path)
+        try:
+            self._run("delete", path, lambda: self._requests.delete(bucket, key))
+        except _Answered as answer:
+            if answer.status != _NOT_FOUND:
+                raise _storage_error("delete", path, answer) from answer
+
+    def _run(self, act: str, path: str, request: Callable[[], Awaitable[T]]) -> T:
+        result: T = self._sync(lambda: self._within_deadline(act, path, request))
+        return result
+
+    async def _within_deadline(self, act: str, path: str, request: Callable[[], Awaitable[T]]) -> T:
+        what = f"{act} {path}"
+        try:
+            return await asyncio.wait_for(request(), self._deadline_s)
+        except StatusError as error:
+            raise _Answered(error.status, error.reason) from error
+        except TimeoutError as error:
+            raise StoreUnavailableError(explain(f"cannot {what}: no answer for {self._deadline_s:g} s")) from error
+        except RuntimeError as error:
+            # What asyncio and thread pools raise once the interpreter ends: there is nothing to wait for.
+            raise StorageError(explain(f"cannot {what}: {error}")) from error
+        except Exception as error:
+            known = self._requests.storage_error(error, what)
+            # Never as it is: whoever renews a lease must be able to try again, whatever a library raises.
+            unknown = StoreUnavailableError(explain(f"cannot {what}: {type(error).__name__}: {error}"))
+            raise known or unknown from error
+
+    async def _read(self, path: str) -> bytes | None:
+        bucket, key = _bucket_and_key(path)
+        try:
+            return await self._within_deadline("read", path, lambda: self._requests.read(bucket, key))
+        except _Answered as answer:
+            if answer.status == _NOT_FOUND:
+                return None
+            raise _storage_error("read", path, answer) from answer
+
+    async def _read_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        gate = asyncio.Semaphore(CONCURRENCY)
+
+        async def read(path: str) -> bytes | None:
+            async with gate:
+                return await self._read(path)
+
+        return list(await asyncio.gather(*map(read, paths)))
+
+    async def _names(self, directory: str) -> list[str]:
+        bucket, key = _bucket_and_key(f"{directory.rstrip('/')}/")
+        names: list[str] = []
+        page: str | None = None
+        while True:
+            try:
+                keys, page = await self._within_deadline(
+                    "list", directory, lambda token=page: self._requests.page_of_names(bucket, key, token)
+                )
+            except _Answered as answer:
+                if answer.status == _NOT_FOUND:
+                    raise StorageError(explain(f"cannot list {directory}: there is no bucket {bucket}")) from answer
+                raise _storage_error("list", directory, answer) from answer
+            names += [found[len(key) :] for found in keys]
+            if page is None:
+                # A key that ends with the slash is how consoles mark an empty directory.
+                return sorted(name for name in names if name)
+
+    def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+        """See `ControlStore.get_many`: side by side."""
+        return self._sync(lambda: self._read_many(paths))
+
+    def list(self, directory: str) -> list[str]:
+        """See `ControlStore.list`: as many requests as there are thousands of names."""
+        return self._sync(lambda: self._names(directory))
+
+
+def is_on_internet_of(endpoint: str, domains: Sequence[str]) -> bool:
+    """Whether an endpoint's host is one of these domains, or below one."""
+    from urllib.parse import urlsplit
+
+    host = urlsplit(endpoint).hostname or ""
+    return any(host == domain or host.endswith(f".{domain}") for domain in domains)
+
+
+class _Answered(Exception):
+    """The store has answered, and not with a success."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status = status
+        self.reason = reason
+
+
+def _bucket_and_key(path: str) -> tuple[str, str]:
+    bucket, _, key = path.partition("://")[2].partition("/")
+    return bucket, key
+
+
+def _storage_error(act: str, path: str, answer: _Answered) -> StorageError:
+    kind = StorageError
+    if answer.status in _REFUSED:
+        kind = StoreRefusedError
+    elif answer.status in _TRY_AGAIN or answer.status >= 500:
+        kind = StoreUnavailableError
+    reason = " ".join(answer.reason.split())[:300]
+    return kind(explain(f"cannot {act} {path}: HTTP status {answer.status}{f', {reason}' if reason else ''}"))
