@@ -289,7 +289,7 @@ class _Run:
         self._await_ends(self.clock() + _KILL_S, [path for path in self.in_flight if self._is_own_process(path)])
         if self._left_jobs:
             logger.warning(
-                f"{len(self._left_jobs)} jobs are left running: Ctrl-C within {_SECOND_INTERRUPT_S:g} s ends them too"
+                f"jobs left running: {len(self._left_jobs)}; Ctrl-C within {_SECOND_INTERRUPT_S:g} s ends them too"
             )
             sleep(_SECOND_INTERRUPT_S)
         self._settle_as_interrupted()

@@ -320,7 +320,7 @@ def test_an_interrupt_leaves_a_job_on_a_cluster_and_a_second_one_ends_it(make_st
         interrupt_when_submitted(cluster, monkeypatch, times).run([step, make_step("last")])
     assert cluster.is_ended.wait(30 if times == 2 else 0) is (times == 2)
     assert f"job {cluster.requests[0].name} is left running on fake" in caplog.text
-    assert "1 jobs are left running" in caplog.text
+    assert "jobs left running: 1; Ctrl-C" in caplog.text
     assert read_status(step.output_path).kind is StatusKind.RUNNING
 
 
