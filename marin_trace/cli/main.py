@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from marin_trace.cli import lint, migrate
 from marin_trace.cli.flags import USAGE_ERROR, close_broken_output
 from marin_trace.cli.tables import print_rows
-from marin_trace.errors import MarinTraceError, PrefixError, RunError, explain
+from marin_trace.errors import FlagError, MarinTraceError, PrefixError, RunError, explain
 from marin_trace.runtime.interrupts import exit_code_of
 from marin_trace.runtime.maintenance import (
     Check,
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except PrefixError as error:
+    except (FlagError, PrefixError) as error:
         return _told(error, USAGE_ERROR)
     except RunError as error:
         return _told(error, _FOUND)
@@ -83,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     unlocking = add("unlock", _unlock, "Show what speaks for the death of an attempt's owner, and with --yes seal it.")
     unlocking.add_argument("output", help="the output path")
     unlocking.add_argument("--yes", action="store_true", help="seal it: its owner can no longer commit")
+    lint.add_arguments(add("lint", lint.lint, lint.SUMMARY))
+    migrate.add_arguments(add("migrate", migrate.migrate, migrate.SUMMARY))
     return parser
 
 

@@ -1,0 +1,109 @@
+"""What is left of the older executor: constructors, own-path markers, references, and where names are imported from."""
+
+import ast
+from collections.abc import Iterator
+
+from marin_trace.migration.findings import Finding
+from marin_trace.migration.inference import Kind, is_own_output, kind_of
+from marin_trace.migration.module import Layer, Module
+from marin_trace.migration.names import OLD_PACKAGE, OWN_PATH_NAMES, REFERENCE_NAMES, ROOT_NAMES
+from marin_trace.migration.rules.layers import own_path_defaults
+from marin_trace.migration.scopes import walk_own
+
+_FIX_BY_NAME = {
+    "InputName": "StepRef.hardcoded(path), or the ref that calling a step returned",
+    "OutputName": "output()",
+    "VersionedValue": "the value itself: everything counts, unless it is unversioned(...)",
+    "output_path_of": "the ref that calling the step returned: ref, or ref / 'sub'",
+    "get_executor_step": "the ref itself",
+    "ensure_versioned": "the value itself: everything counts, unless it is unversioned(...)",
+    "unwrap_versioned_value": "the value itself: versioned(x) is x",
+    "ExecutorStep": "StepRef",
+}
+
+
+def constructors(module: Module) -> Iterator[Finding]:
+    """``ExecutorStep(...)``, wherever it stands."""
+    for call in module.nodes(ast.Call):
+        if module.framework_name(call.func) == "ExecutorStep":
+            yield module.finding(
+                "MT005",
+                call,
+                f"{_step_name(call)} is made by the constructor ExecutorStep",
+                "a function under @step(name=...) that returns deferred(fn)(Config(..., output()))",
+            )
+
+
+def _step_name(call: ast.Call) -> str:
+    names = [keyword.value for keyword in call.keywords if keyword.arg == "name"] or call.args[:1]
+    match names:
+        case [ast.Constant(value=str(name))]:
+            return f"step {name!r}"
+        case _:
+            return "a step"
+
+
+def own_path_markers(module: Module) -> Iterator[Finding]:
+    """``this_output_path()`` and ``THIS_OUTPUT_PATH``, other than as the default of a field."""
+    defaults = {id(part) for _, default in own_path_defaults(module) for part in walk_own(default)}
+    for node in [*module.nodes(ast.Name), *module.nodes(ast.Attribute)]:
+        name = module.framework_name(node)
+        if name in OWN_PATH_NAMES and id(node) not in defaults:
+            parent = module.parent(node)
+            called = parent if isinstance(parent, ast.Call) and parent.func is node else node
+            yield module.finding("MT012", called, f"{name} stands for a step's own output path", "output()")
+
+
+def references(module: Module) -> Iterator[Finding]:
+    """Names that made references, and attributes that a ref does not have."""
+    if module.layer is not Layer.LIBRARY:
+        for node in [*module.nodes(ast.Name), *module.nodes(ast.Attribute)]:
+            name = module.framework_name(node)
+            if name in REFERENCE_NAMES or (name == "ExecutorStep" and not _is_called(node, module)):
+                yield module.finding("MT013", node, f"{name} belongs to the older executor", _FIX_BY_NAME[name])
+    for node in module.nodes(ast.Attribute):
+        if node.attr in ("config", "fn") and isinstance(node.ctx, ast.Load) and _is_ref(node.value, module):
+            yield module.finding(
+                "MT013",
+                node,
+                f"a step's ref has no {node.attr}",
+                f"keep the {'config' if node.attr == 'config' else 'function'} under a name of its own, and use that",
+            )
+
+
+def _is_called(node: ast.expr, module: Module) -> bool:
+    parent = module.parent(node)
+    return isinstance(parent, ast.Call) and parent.func is node
+
+
+def _is_ref(node: ast.expr, module: Module) -> bool:
+    return kind_of(node, module) is Kind.REF and not is_own_output(node, module)
+
+
+def submodule_imports(module: Module) -> Iterator[Finding]:
+    """Names imported from a module of the package that its root exports."""
+    if module.project.packages.is_framework(module.dotted):
+        return
+    for node in module.nodes(ast.ImportFrom):
+        source = node.module or ""
+        root = _root_of(source, module)
+        if node.level or root is None:
+            continue
+        is_old = source.startswith(f"{OLD_PACKAGE}.")
+        names = [alias.name for alias in node.names if is_old or alias.name in ROOT_NAMES]
+        if names:
+            yield module.finding(
+                "MT006",
+                node,
+                f"{', '.join(names)} imported from {source} instead of {root}",
+                f"from {root} import {', '.join(names)}",
+            )
+
+
+def _root_of(source: str, module: Module) -> str | None:
+    """The package whose root should be imported from, for a module below it."""
+    packages = module.project.packages
+    for root in (packages.old, packages.new, OLD_PACKAGE, "marin_trace"):
+        if source.startswith(f"{root}.") and not source.startswith(f"{packages.legacy}"):
+            return root
+    return None
