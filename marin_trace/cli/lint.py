@@ -15,7 +15,9 @@ from marin_trace.migration.sources import python_files
 _CLEAN: Final = 0
 _FOUND: Final = 1
 
-SUMMARY: Final = "Find what is left of the older executor's style, and what cannot work while tracing; 1 if there is any."
+SUMMARY: Final = (
+    "Find what is left of the older executor's style, and what cannot work while tracing; 1 if there is any."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,4 +65,3 @@ def _explain(code: str) -> int:
 
 def _split(texts: list[str]) -> list[str]:
     return [code.upper() for text in texts for code in re.split(r"[,\s]+", text) if code]
-

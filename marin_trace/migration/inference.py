@@ -35,7 +35,9 @@ class Kind(StrEnum):
     REF = "ref"
     """A StepRef, an ExecutorStep or an InputName."""
     REFS = "refs"
-    """A list, tuple, dict … of refs."""
+    """A list, tuple or set of refs."""
+    MAPPING = "mapping"
+    """A mapping whose values are refs."""
     HOLDER = "holder"
     """Something else that was computed from refs, or holds one."""
     RESULT = "result"
@@ -44,9 +46,10 @@ class Kind(StrEnum):
     DEFERRED = "deferred function"
 
 
-_DEPENDENT: Final = frozenset({Kind.REF, Kind.REFS, Kind.HOLDER, Kind.RESULT})
+_DEPENDENT: Final = frozenset({Kind.REF, Kind.REFS, Kind.MAPPING, Kind.HOLDER, Kind.RESULT})
 _REF_METHODS: Final = frozenset({"cd", "nonblocking", "with_output_path"})
-_TREE_METHODS: Final = {"values": Kind.REFS, "copy": Kind.REFS, "get": Kind.REF, "pop": Kind.REF, "items": Kind.HOLDER}
+_MAPPING_METHODS: Final = {"values": Kind.REFS, "copy": Kind.MAPPING, "get": Kind.REF, "pop": Kind.REF}
+_SEQUENCE_METHODS: Final = {"copy": Kind.REFS, "pop": Kind.REF}
 _TREE_BUILDERS: Final = frozenset({"list", "tuple", "sorted", "dict", "set", "reversed"})
 _REF_TYPES: Final = frozenset({"StepRef", "ExecutorStep", "InputName"})
 _OWN: Final = frozenset({"output", "this_output_path"})
@@ -64,6 +67,9 @@ def depends_on_steps(kind: Kind) -> bool:
 
 def kind_of(node: ast.expr, module: Module) -> Kind:
     """What an expression of a module is."""
+    if "expected steps" not in module.memo:
+        module.memo["expected steps"] = True
+        _expect_steps(module)
     known: Kind | None = module.values.get(node)
     if known is not None:
         return known
@@ -71,6 +77,33 @@ def kind_of(node: ast.expr, module: Module) -> Kind:
     kind = _inferred(node, module)
     module.values[node] = kind
     return kind
+
+
+def _expect_steps(module: Module) -> None:
+    """Notes what ``executor_main`` is given: functions whose source cannot be read have made steps there."""
+    for call in module.nodes(ast.Call):
+        if module.framework_name(call.func) == "executor_main":
+            given = [keyword.value for keyword in call.keywords if keyword.arg == "steps"] or call.args[:1]
+            for value in given:
+                _expect_step(value, module, depth=0)
+
+
+def _expect_step(value: ast.expr, module: Module, depth: int) -> None:
+    match value:
+        case ast.List(elts=items) | ast.Tuple(elts=items) if depth < 4:
+            for item in items:
+                _expect_step(item, module, depth + 1)
+        case ast.Name(id=name) if depth < 4:
+            scope = module.place(value).scope.lookup(name)
+            for binding in scope.bindings[name] if scope is not None else ():
+                if isinstance(binding, Assigned):
+                    _expect_step(binding.value, module, depth + 1)
+        case ast.Call(func=function):
+            is_unread = module.qualified(function) is not None and definition(function, module) is None
+            if is_unread and module.framework_name(function) is None:
+                module.values[value] = Kind.REF
+        case _:
+            pass
 
 
 def kind_of_name(name: str, scope: Scope, module: Module) -> Kind:
@@ -87,11 +120,12 @@ def kind_of_binding(binding: Binding, name: str, scope: Scope, module: Module) -
         case Assigned(value=value, annotation=annotation):
             kind = kind_of(value, module)
             return kind if kind is not Kind.UNKNOWN or annotation is None else kind_of_annotation(annotation, module)
-        case Element(iterable=iterable):
-            return element_kind(kind_of(iterable, module))
+        case Element(iterable=iterable, is_value=is_value):
+            kind = kind_of(iterable, module)
+            return item_kind(kind) if is_value else element_kind(kind)
         case Parameter(argument=argument):
             kind = Kind.UNKNOWN if argument.annotation is None else kind_of_annotation(argument.annotation, module)
-            return kind if kind in (Kind.REF, Kind.REFS) else Kind.UNKNOWN
+            return kind if depends_on_steps(kind) else Kind.UNKNOWN
         case Defined(node=node):
             return Kind.STEP if not isinstance(node, ast.ClassDef) and is_step(node, module) else Kind.UNKNOWN
         case Imported():
@@ -101,8 +135,15 @@ def kind_of_binding(binding: Binding, name: str, scope: Scope, module: Module) -
 
 
 def element_kind(kind: Kind) -> Kind:
+    """What iterating over a value gives: of a mapping its keys."""
+    return Kind.UNKNOWN if kind is Kind.MAPPING else item_kind(kind)
+
+
+def item_kind(kind: Kind) -> Kind:
     """What an item of a value is."""
     match kind:
+        case Kind.MAPPING:
+            return Kind.REF
         case Kind.REFS:
             return Kind.REF
         case Kind.RESULT | Kind.HOLDER:
@@ -127,6 +168,12 @@ def step_decorator(node: FunctionNode, module: Module) -> ast.expr | None:
 
 def definition_of(node: ast.expr, module: Module) -> tuple[FunctionNode, Module] | None:
     """The function that an expression names, in whichever module it was defined."""
+    found = definition(node, module)
+    return None if found is None or isinstance(found[0], ast.ClassDef) else (found[0], found[1])
+
+
+def definition(node: ast.expr, module: Module) -> tuple[FunctionNode | ast.ClassDef, Module] | None:
+    """The function or class that an expression names, in whichever module it was defined."""
     if isinstance(node, ast.Attribute):
         qualified = module.qualified(node)
         owner = None if qualified is None else module.project.module_of(module, qualified.rpartition(".")[0])
@@ -134,12 +181,15 @@ def definition_of(node: ast.expr, module: Module) -> tuple[FunctionNode, Module]
     return _definition(node.id, module.place(node).scope, module) if isinstance(node, ast.Name) else None
 
 
-def _definition(name: str, scope: Scope, module: Module, depth: int = 0) -> tuple[FunctionNode, Module] | None:
+def _definition(
+    name: str, scope: Scope, module: Module, depth: int = 0
+) -> tuple[FunctionNode | ast.ClassDef, Module] | None:
     found = scope.lookup(name)
     bindings = found.bindings[name] if found is not None else []
     match bindings:
-        case [Defined(node=ast.FunctionDef() | ast.AsyncFunctionDef() as node)]:
+        case [Defined(node=node)]:
             return node, module
+        # Names that are passed on from module to module: some steps, in case they go round in a circle.
         case [Imported(module=source, attribute=str(attribute))] if depth < 8:
             owner = module.project.module_of(module, module.absolute(source))
             return None if owner is None else _definition(attribute, owner.root, owner, depth + 1)
@@ -164,7 +214,7 @@ def kind_of_annotation(node: ast.expr, module: Module) -> Kind:
             kinds = [kind_of_annotation(item, module) for item in items if not _is_none(item)]
             if is_optional:
                 return kinds[0] if len(set(kinds)) == 1 else Kind.UNKNOWN
-            return Kind.REFS if kinds and kinds[-1] is Kind.REF and _is_container(value) else Kind.UNKNOWN
+            return _container(value) if kinds and kinds[-1] is Kind.REF else Kind.UNKNOWN
         case _:
             return Kind.UNKNOWN
 
@@ -179,9 +229,19 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _is_container(node: ast.expr) -> bool:
-    names = {"list", "tuple", "dict", "set", "frozenset", "sequence", "mapping", "iterable", "mutablemapping"}
-    return isinstance(node, ast.Name | ast.Attribute) and _last(node).lower() in names
+_CONTAINERS: Final = {
+    **dict.fromkeys(("list", "tuple", "set", "frozenset", "sequence", "iterable", "collection"), Kind.REFS),
+    **dict.fromkeys(("dict", "mapping", "mutablemapping", "ordereddict", "defaultdict"), Kind.MAPPING),
+}
+
+
+def _container(node: ast.expr) -> Kind:
+    """What a container type of refs is."""
+    return (
+        _CONTAINERS.get(_last(node).lower(), Kind.UNKNOWN)
+        if isinstance(node, ast.Name | ast.Attribute)
+        else Kind.UNKNOWN
+    )
 
 
 def _last(node: ast.Name | ast.Attribute) -> str:
@@ -206,7 +266,7 @@ def returned_kind(node: FunctionNode, module: Module) -> Kind:
     values = [line.value for line in lines if isinstance(line, ast.Return) and line.value is not None]
     if is_step(node, module):
         kinds = {kind_of(value, module) for value in values}
-        return kinds.pop() if len(kinds) == 1 and kinds <= {Kind.REFS, Kind.HOLDER} else Kind.REF
+        return kinds.pop() if len(kinds) == 1 and kinds <= {Kind.REFS, Kind.MAPPING, Kind.HOLDER} else Kind.REF
     return _joined([kind_of(value, module) for value in values]) if values else Kind.UNKNOWN
 
 
@@ -219,7 +279,7 @@ def calls_steps(node: ast.Call, module: Module) -> bool:
         return True
     found = definition_of(node.func, module)
     if found is not None:
-        return kind_of(node, module) in (Kind.REF, Kind.REFS) and _makes_steps(*found, seen=set())
+        return _makes_steps(*found, seen=set())
     return is_helper_name(node.func, module) or module.values.get(node) is Kind.REF
 
 
@@ -279,7 +339,7 @@ def _inferred(node: ast.expr, module: Module) -> Kind:  # noqa: PLR0911 (one lin
             return Kind.REFS if kinds == {Kind.REFS} else _holding([left, right], module)
         case ast.Subscript(value=value, slice=index):
             base = kind_of(value, module)
-            return base if isinstance(index, ast.Slice) else element_kind(base)
+            return base if isinstance(index, ast.Slice) else item_kind(base)
         case ast.IfExp(body=body, orelse=orelse):
             return _joined([kind_of(body, module), kind_of(orelse, module)])
         case ast.BoolOp(values=values):
@@ -289,13 +349,12 @@ def _inferred(node: ast.expr, module: Module) -> Kind:  # noqa: PLR0911 (one lin
         case ast.List(elts=items) | ast.Tuple(elts=items) | ast.Set(elts=items):
             return _tree_of(items, module)
         case ast.Dict(keys=keys, values=values):
-            wrapped = [
-                ast.Starred(value) if key is None else value for key, value in zip(keys, values, strict=True)
-            ]
-            return _tree_of(wrapped, module)
-        case ast.ListComp(elt=item) | ast.SetComp(elt=item) | ast.GeneratorExp(elt=item) | ast.DictComp(value=item):
-            kind = kind_of(item, module)
-            return Kind.REFS if kind is Kind.REF else _holding([item], module)
+            wrapped = [ast.Starred(value) if key is None else value for key, value in zip(keys, values, strict=True)]
+            return Kind.MAPPING if _tree_of(wrapped, module) is Kind.REFS else _holding(values, module)
+        case ast.DictComp(value=item):
+            return Kind.MAPPING if kind_of(item, module) is Kind.REF else _holding([item], module)
+        case ast.ListComp(elt=item) | ast.SetComp(elt=item) | ast.GeneratorExp(elt=item):
+            return Kind.REFS if kind_of(item, module) is Kind.REF else _holding([item], module)
         case _:
             return _holding([child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)], module)
 
@@ -304,7 +363,7 @@ def _tree_of(items: Iterable[ast.expr], module: Module) -> Kind:
     kinds: list[Kind] = []
     for item in items:
         kind = kind_of(item.value, module) if isinstance(item, ast.Starred) else kind_of(item, module)
-        kinds.append(element_kind(kind) if isinstance(item, ast.Starred) else kind)
+        kinds.append(item_kind(kind) if isinstance(item, ast.Starred) else kind)
     if kinds and all(kind is Kind.REF for kind in kinds):
         return Kind.REFS
     return Kind.HOLDER if any(depends_on_steps(kind) for kind in kinds) else Kind.UNKNOWN
@@ -318,7 +377,7 @@ def _kind_of_attribute(node: ast.Attribute, value: ast.expr, attribute: str, mod
     base = kind_of(value, module)
     if base is Kind.REF:
         return Kind.RESULT if attribute == "artifact" else Kind.HOLDER
-    if base in (Kind.RESULT, Kind.HOLDER, Kind.REFS):
+    if depends_on_steps(base):
         return Kind.RESULT if base is Kind.RESULT else Kind.HOLDER
     qualified = module.qualified(node)
     if qualified is None or module.framework_name(node) is not None:
@@ -346,14 +405,16 @@ def _kind_of_call(node: ast.Call, module: Module) -> Kind:
             return method
     if isinstance(function, ast.Name) and function.id in _TREE_BUILDERS and module.qualified(function) is None:
         kinds = {kind_of(argument, module) for argument in _given(node)}
-        return Kind.REFS if kinds == {Kind.REFS} else _holding(_given(node), module)
+        if function.id == "dict" and node.keywords and kinds <= {Kind.REF}:
+            return Kind.MAPPING
+        return kinds.pop() if kinds in ({Kind.REFS}, {Kind.MAPPING}) else _holding(_given(node), module)
     called = kind_of(function, module)
     if called is Kind.DEFERRED:
         return Kind.RESULT
     found = definition_of(function, module)
     if found is not None:
         kind = returned_kind(*found)
-        return kind if kind in (Kind.REF, Kind.REFS, Kind.RESULT, Kind.HOLDER) else _holding(_given(node), module)
+        return kind if depends_on_steps(kind) else _holding(_given(node), module)
     if called is Kind.STEP or is_helper_name(function, module):
         return Kind.REF
     if module.qualified(function) == "dataclasses.replace" and node.args:
@@ -366,7 +427,9 @@ def _kind_of_method(node: ast.Call, function: ast.Attribute, module: Module) -> 
     if base is Kind.REF:
         return Kind.REF if function.attr in _REF_METHODS else Kind.HOLDER
     if base is Kind.REFS:
-        return _TREE_METHODS.get(function.attr, Kind.HOLDER)
+        return _SEQUENCE_METHODS.get(function.attr, Kind.HOLDER)
+    if base is Kind.MAPPING:
+        return _MAPPING_METHODS.get(function.attr, Kind.HOLDER)
     if base is Kind.STEP and function.attr == "with_options":
         return Kind.STEP
     return base if base in (Kind.RESULT, Kind.HOLDER) else None
@@ -412,4 +475,3 @@ def own_output_in(node: ast.AST, module: Module) -> bool:
         if not is_constructor and (current is node or not is_function):
             pending.extend(ast.iter_child_nodes(current))
     return False
-

@@ -62,6 +62,8 @@ def layer_of(path: Path) -> Layer:
     # Without a project the directories above the experiments say nothing.
     parts = path.resolve().relative_to(root).parts if root is not None else path.parts
     folders = parts[:-1]
+    if "tests" in folders:
+        return Layer.USER
     if "experiments" in folders:
         index = len(folders) - folders[::-1].index("experiments")
         below = folders[index] if index < len(folders) else ""
@@ -88,6 +90,8 @@ class Module:
             self._nodes.setdefault(type(node), []).append(node)
         self.values: Final[dict[ast.expr, Any]] = {}
         """What inference found out; it is the owner."""
+        self.memo: Final[dict[str, Any]] = {}
+        """What else was found out about the module, by what it is called."""
 
     @cached_property
     def layer(self) -> Layer:
@@ -127,6 +131,11 @@ class Module:
     def place(self, node: ast.AST) -> Place:
         """Where a node stands."""
         return self._scopes.places[node]
+
+    @property
+    def scopes(self) -> list[Scope]:
+        """Every scope of the file."""
+        return list(self._scopes.scopes.values())
 
     def scope_in(self, node: ast.AST) -> Scope:
         """The scope that a function, class or module opens."""
@@ -272,4 +281,6 @@ def _file_of(folder: Path, dotted: str) -> Path | None:
 
 def is_library_import(dotted: str, packages: Packages) -> bool:
     """Whether library code may import a module of the package."""
-    return any(dotted == f"{packages.new}.{name}" or dotted.startswith(f"{packages.new}.{name}.") for name in LIBRARY_MODULES)
+    return any(
+        dotted == f"{packages.new}.{name}" or dotted.startswith(f"{packages.new}.{name}.") for name in LIBRARY_MODULES
+    )

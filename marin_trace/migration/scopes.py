@@ -29,6 +29,8 @@ class Element:
     """``for name in iterable``"""
 
     iterable: ast.expr
+    is_value: bool = False
+    """The iterable is a mapping, and the name is one of its values."""
 
 
 @final
@@ -312,7 +314,7 @@ def _bind_loop(target: ast.expr, iterable: ast.expr, scope: Scope) -> None:
             _add(scope, name, Element(iterable))
         case ast.Tuple(elts=[first, ast.Name(id=name)]), ast.Call(func=ast.Attribute(attr="items", value=mapping)):
             _bind_opaque(first, (), scope)
-            _add(scope, name, Element(mapping))
+            _add(scope, name, Element(mapping, is_value=True))
         case ast.Tuple(elts=[first, ast.Name(id=name)]), ast.Call(func=ast.Name(id="enumerate"), args=[inner, *_]):
             _bind_opaque(first, (), scope)
             _add(scope, name, Element(inner))

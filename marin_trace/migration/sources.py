@@ -125,7 +125,9 @@ def write_source(source: Source) -> None:
 def project_root(path: Path) -> Path | None:
     """The nearest directory above a file that begins a project, if there is one."""
     resolved = path.resolve()
-    return next((folder for folder in resolved.parents if any((folder / name).exists() for name in _PROJECT_FILES)), None)
+    return next(
+        (folder for folder in resolved.parents if any((folder / name).exists() for name in _PROJECT_FILES)), None
+    )
 
 
 def suppressed_codes(text: str) -> dict[int, frozenset[str]]:
@@ -141,6 +143,8 @@ def suppressed_codes(text: str) -> dict[int, frozenset[str]]:
             match = _NOQA.search(token.string) if token.type == tokenize.COMMENT else None
             if match is not None:
                 codes = match["codes"]
-                named = frozenset(code.upper() for code in re.findall(r"[A-Za-z]+[0-9]+", codes)) if codes else EVERY_CODE
+                named = (
+                    frozenset(code.upper() for code in re.findall(r"[A-Za-z]+[0-9]+", codes)) if codes else EVERY_CODE
+                )
                 found[token.start[0]] = found.get(token.start[0], frozenset()) | named
     return found

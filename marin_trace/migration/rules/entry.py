@@ -19,6 +19,7 @@ from marin_trace.migration.scopes import Assigned, Imported
 
 _REF_ATTRIBUTES = frozenset({"artifact", "cd", "nonblocking", "with_output_path"})
 _SEVERAL = (ast.List, ast.Tuple, ast.ListComp, ast.GeneratorExp, ast.BinOp, ast.Set)
+_MADE = frozenset({Kind.REF, Kind.REFS, Kind.MAPPING})
 _FIX = "one @step(name='.../all') function that calls the leaves, and executor_main(steps=[run_...()])"
 
 
@@ -38,6 +39,12 @@ def step_lists(module: Module) -> Iterator[Finding]:
     for statement in [*module.nodes(ast.Assign), *module.nodes(ast.AnnAssign)]:
         if module.place(statement).at_import and _is_step_list(statement, module):
             yield module.finding("MT004", statement, f"{_target(statement)} lists steps by hand", _FIX)
+
+
+def needs_entry(steps: ast.expr, module: Module) -> bool:
+    """Whether what ``executor_main`` is given is a list, or no call of an entry step."""
+    elements = steps.elts if isinstance(steps, ast.List | ast.Tuple) else [steps]
+    return _names_several(steps, module) or any(_is_no_entry(element, module) for element in elements)
 
 
 def _names_several(steps: ast.expr, module: Module) -> bool:
@@ -104,8 +111,8 @@ def _is_made_without_entry(value: ast.expr, module: Module) -> bool:
     """Whether a value is a step that no entry step called."""
     place = module.place(value)
     if not isinstance(value, ast.Call):
-        return place.at_import and kind_of(value, module) in (Kind.REF, Kind.REFS)
-    if place.at_import and (calls_steps(value, module) or kind_of(value, module) in (Kind.REF, Kind.REFS)):
+        return place.at_import and kind_of(value, module) in _MADE
+    if place.at_import and (calls_steps(value, module) or kind_of(value, module) in _MADE):
         return True
     if module.framework_name(value.func) == "ExecutorStep" or is_helper_name(value.func, module):
         return True

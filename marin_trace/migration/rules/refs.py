@@ -4,13 +4,20 @@ import ast
 from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
-from marin_trace.migration.inference import Kind, kind_of
+from marin_trace.migration.inference import Kind, is_step, kind_of
 from marin_trace.migration.module import Module
 
-_VALUELESS = frozenset({Kind.REF, Kind.RESULT})
 _TEXTS = (ast.JoinedStr, ast.Constant)
 _PATH_FUNCTIONS = frozenset({"pathlib.Path", "pathlib.PurePath", "fsspec.open", "fsspec.core.url_to_fs", "os.listdir"})
 _SIZES = frozenset({"len", "int", "float", "bool", "iter", "list", "sorted"})
+
+
+def _is_valueless(node: ast.expr, module: Module) -> bool:
+    """Whether an expression is a ref, or what stands for a result; outside steps a deferred function gives values."""
+    kind = kind_of(node, module)
+    function = module.function(node)
+    is_body = isinstance(function, ast.FunctionDef) and is_step(function, module)
+    return kind is Kind.REF or (kind is Kind.RESULT and is_body)
 
 
 def texts(module: Module) -> Iterator[Finding]:
@@ -24,19 +31,19 @@ def texts(module: Module) -> Iterator[Finding]:
 
 def _texts_with_refs(module: Module) -> Iterator[tuple[ast.AST, ast.expr]]:
     for value in module.nodes(ast.FormattedValue):
-        if value.conversion != ord("r") and kind_of(value.value, module) in _VALUELESS:
+        if value.conversion != ord("r") and _is_valueless(value.value, module):
             # Before 3.12 the nodes in an f-string do not know where they stand.
             yield _outermost_text(value, module), value.value
     for call in module.nodes(ast.Call):
         for argument in [*call.args, *(keyword.value for keyword in call.keywords)]:
-            if _makes_text(call, module) and kind_of(argument, module) in _VALUELESS:
+            if _makes_text(call, module) and _is_valueless(argument, module):
                 yield call, argument
     for sum_ in module.nodes(ast.BinOp):
         sides = (sum_.left, sum_.right)
         is_text = isinstance(sum_.op, ast.Add | ast.Mod) and any(_is_text(side) for side in sides)
         for side in sides if is_text else ():
             parts = side.elts if isinstance(side, ast.Tuple) else [side]
-            yield from ((sum_, part) for part in parts if kind_of(part, module) in _VALUELESS)
+            yield from ((sum_, part) for part in parts if _is_valueless(part, module))
 
 
 def _outermost_text(value: ast.FormattedValue, module: Module) -> ast.AST:
@@ -63,7 +70,7 @@ def path_functions(module: Module) -> Iterator[Finding]:
         if not _is_path_function(call.func, module):
             continue
         for argument in call.args:
-            if kind_of(argument, module) in _VALUELESS:
+            if _is_valueless(argument, module):
                 name = ast.unparse(argument)
                 yield module.finding(
                     "MT011",
@@ -84,7 +91,7 @@ def _is_path_function(node: ast.expr, module: Module) -> bool:
 def decisions(module: Module) -> Iterator[Finding]:
     """Conditions, comparisons, lengths and loops over what has no value yet."""
     for node, culprit in _decisions(module):
-        if kind_of(culprit, module) in _VALUELESS:
+        if _is_valueless(culprit, module):
             name = ast.unparse(culprit)
             yield module.finding(
                 "MT015",

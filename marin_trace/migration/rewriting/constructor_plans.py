@@ -1,0 +1,453 @@
+"""What becomes of each ``ExecutorStep(...)``: a step function, and where it stands."""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, final
+
+from marin_trace.migration.inference import names_read, own_output_in
+from marin_trace.migration.module import Module
+from marin_trace.migration.names import STEP_OPTIONS
+from marin_trace.migration.rewriting.imports import fresh_name
+from marin_trace.migration.rewriting.templates import template_of
+from marin_trace.migration.scopes import Assigned, Defined, FunctionNode, Imported, Scope, is_main_test, walk_body, walk_own
+
+_ORDER: Final = ("name", "fn", "config", "description", "override_output_path", "pip_dependency_groups", "resources")
+"""Of the arguments of ``ExecutorStep``."""
+
+_LOOPS: Final = (ast.For, ast.AsyncFor, ast.While)
+_COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """The arguments of one constructor call."""
+
+    call: ast.Call
+    by_name: dict[str, ast.expr]
+
+    @property
+    def options(self) -> dict[str, ast.expr]:
+        """Those that are options of a step; one that is None says nothing."""
+        found = {name: self.by_name[name] for name in STEP_OPTIONS if name in self.by_name}
+        return {name: value for name, value in found.items() if not _is_none(value)}
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Assignment:
+    """``NAME = ExecutorStep(...)`` at the top level: a step function NAME, called where NAME was read."""
+
+    given: Given
+    name: str
+    statement: ast.stmt
+    config_name: str | None
+    """A function of its own for the config, where others read ``NAME.config``."""
+    redirect: ast.expr | None = None
+    """The path of ``ExecutorStep(...).with_output_path(path)``."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class WholeFunction:
+    """A function that ends in ``return ExecutorStep(...)``: it becomes the step itself."""
+
+    given: Given
+    function: ast.FunctionDef
+    statement: ast.stmt
+    name_template: str
+    resources: str | None
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Lifted:
+    """Any other constructor: a step function in front of the statement that it stands in, called in its place."""
+
+    given: Given
+    name: str
+    anchor: ast.stmt
+    parameters: tuple[str, ...]
+    """Names that the loops and comprehensions around it bind."""
+    name_template: str | None
+    """None: the name is computed at each call, and passed as an argument."""
+    moved: tuple[ast.stmt, ...]
+    """Statements that make own paths for it: they come along into its body."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Left:
+    """A constructor that stays, and why."""
+
+    call: ast.Call
+    reason: str
+
+
+Plan: TypeAlias = Assignment | WholeFunction | Lifted | Left
+
+
+@final
+@dataclass(slots=True)
+class Plans:
+    """The plans of a module."""
+
+    module: Module
+    plans: list[Plan] = field(default_factory=list[Plan])
+    taken: set[str] = field(default_factory=set[str])
+    """Names given to new functions."""
+
+    @property
+    def kept_nodes(self) -> set[ast.AST]:
+        """Nodes in which own-path markers stay, since the constructor that they are for does."""
+        kept: set[ast.AST] = set()
+        for plan in self.plans:
+            if isinstance(plan, Left):
+                kept |= _reached(plan.call, self.module)
+        return kept
+
+
+def _reached(call: ast.Call, module: Module) -> set[ast.AST]:
+    """A constructor, the function around it, and the statements of the module that make what it reads."""
+    function = module.function(call)
+    pending: list[ast.AST] = [call, *([function] if function is not None else [])]
+    reached: set[ast.AST] = set()
+    while pending:
+        node = pending.pop()
+        if node in reached:
+            continue
+        reached |= set(ast.walk(node))
+        for name in names_read(node):
+            bindings = module.root.bindings.get(name, [])
+            pending += [binding.value for binding in bindings if isinstance(binding, Assigned)]
+    return reached
+
+
+def plan_constructors(module: Module) -> Plans:
+    """What becomes of the constructors of a module, in the order of the text."""
+    known: Plans | None = module.memo.get("constructors")
+    if known is not None:
+        return known
+    plans = module.memo["constructors"] = Plans(module)
+    calls = [call for call in module.nodes(ast.Call) if module.framework_name(call.func) == "ExecutorStep"]
+    for call in sorted(calls, key=lambda call: (call.lineno, call.col_offset)):
+        plans.plans.append(_plan(call, plans))
+    return plans
+
+
+def _plan(call: ast.Call, plans: Plans) -> Plan:
+    module = plans.module
+    given = _given(call)
+    reason = "its arguments are not spelled out" if given is None else _obstacle(given, module)
+    if given is None or reason is not None:
+        return Left(call, reason or "")
+    assigned = _assignment(given, plans)
+    if assigned is not None:
+        return assigned
+    whole = _whole_function(given, module)
+    return whole if whole is not None else _lifted(given, plans)
+
+
+def _given(call: ast.Call) -> Given | None:
+    if any(isinstance(argument, ast.Starred) for argument in call.args) or len(call.args) > len(_ORDER):
+        return None
+    by_name = dict(zip(_ORDER, call.args, strict=False))
+    for keyword in call.keywords:
+        if keyword.arg is None:
+            return None
+        by_name[keyword.arg] = keyword.value
+    known = {*_ORDER, *STEP_OPTIONS}
+    return Given(call, by_name) if by_name.keys() <= known and {"name", "fn"} <= by_name.keys() else None
+
+
+def _obstacle(given: Given, module: Module) -> str | None:
+    """Why a constructor cannot become a step function."""
+    function = given.by_name["fn"]
+    if isinstance(function, ast.Lambda):
+        return "its function is a lambda, which has no name that another process would find"
+    if isinstance(function, ast.Name):
+        scope = module.place(function).scope.lookup(function.id)
+        is_nested = scope is not None and not scope.is_module
+        if scope is not None and is_nested and any(isinstance(b, Defined) for b in scope.bindings[function.id]):
+            return f"its function {function.id} is defined in another function"
+    return None
+
+
+def _is_none(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def _assignment(given: Given, plans: Plans) -> Assignment | None:
+    module, value = plans.module, given.call
+    redirect: ast.expr | None = None
+    parent = module.parent(value)
+    if isinstance(parent, ast.Attribute) and parent.attr == "with_output_path":
+        outer = module.parent(parent)
+        if isinstance(outer, ast.Call) and len(outer.args) == 1 and not outer.keywords:
+            value, redirect = outer, outer.args[0]
+    statement = module.parent(value)
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            pass
+        case _:
+            return None
+    is_top = statement in module.tree.body
+    if not is_top or len(module.root.bindings[name]) != 1 or _is_rebound(name, module):
+        return None
+    config_name = None
+    if any(_is_attribute_of(node, name, "config", module) for node in module.nodes(ast.Attribute)):
+        config_name = fresh_name(f"{name}_config", module, plans.taken)
+        plans.taken.add(config_name)
+    return Assignment(given, name, statement, config_name, redirect)
+
+
+def _is_attribute_of(node: ast.Attribute, name: str, attribute: str, module: Module) -> bool:
+    return node.attr == attribute and isinstance(node.value, ast.Name) and is_global(node.value, name, module)
+
+
+def is_global(node: ast.Name, name: str, module: Module) -> bool:
+    """Whether a name that is read means what the module's top level binds."""
+    scope = module.place(node).scope.lookup(name)
+    return node.id == name and scope is not None and scope.is_module
+
+
+def _is_rebound(name: str, module: Module) -> bool:
+    return any(name in scope.outer_names for scope in module.scopes)
+
+
+def _whole_function(given: Given, module: Module) -> WholeFunction | None:
+    call = given.call
+    function = module.function(call)
+    if not isinstance(function, ast.FunctionDef) or function.decorator_list or function not in module.tree.body:
+        return None
+    last = function.body[-1]
+    lines = list(walk_body(function))
+    returns = [line for line in lines if isinstance(line, ast.Return)]
+    calls = [line for line in lines if isinstance(line, ast.Call) and module.framework_name(line.func) == "ExecutorStep"]
+    is_generator = any(isinstance(line, ast.Yield | ast.YieldFrom | ast.Await) for line in lines)
+    if returns != [last] or returns[0].value is not call or calls != [call] or is_generator:
+        return None
+    if function.name in {name.id for name in lines if isinstance(name, ast.Name)} or _is_given_own_paths(function, module):
+        return None
+    scope = module.scope_in(function)
+    parameters = [name for name, bindings in scope.bindings.items() if not isinstance(bindings[0], Assigned)]
+    unchanged = [name for name in _parameters(function) if len(scope.bindings[name]) == 1]
+    template = template_of(given.by_name["name"], unchanged, module)
+    if template is None or _reads(given.by_name["name"], scope) - set(unchanged) or not parameters:
+        # Without a parameter the name is an expression of the module, which a template can hold as well.
+        if template is None or _reads(given.by_name["name"], scope):
+            return None
+    resources = _options_of_whole(given, unchanged, scope, module)
+    return None if resources is None else WholeFunction(given, function, last, template, resources or None)
+
+
+def _parameters(function: FunctionNode | ast.Lambda) -> list[str]:
+    arguments = function.args
+    return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+
+
+def _reads(node: ast.expr, scope: Scope) -> set[str]:
+    """The names of a function that an expression reads."""
+    return {name for name in names_read(node) if name in scope.bindings}
+
+
+def _options_of_whole(given: Given, unchanged: list[str], scope: Scope, module: Module) -> str | None:
+    """The resources of a step that was a function, as a function of its arguments; "" for none, None: not possible."""
+    resources = ""
+    for name, value in given.options.items():
+        local = _reads(value, scope)
+        if not local:
+            continue
+        if not local <= set(unchanged):
+            return None
+        if name == "resources":
+            resources = f"lambda {', '.join(sorted(local))}: {ast.unparse(value)}"
+        elif name not in ("description", "override_output_path") or template_of(value, unchanged, module) is None:
+            return None
+        elif name == "override_output_path" and isinstance(value, ast.Name):
+            # It may be None, which no template gives.
+            return None
+    return resources
+
+
+def _is_given_own_paths(function: ast.FunctionDef, module: Module) -> bool:
+    """Whether a call of a function passes an own path, which belongs to no other step's body."""
+    for call in module.nodes(ast.Call):
+        if isinstance(call.func, ast.Name) and is_global(call.func, function.name, module):
+            arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+            if any(own_output_in(argument, module) for argument in arguments):
+                return True
+    return False
+
+
+def _lifted(given: Given, plans: Plans) -> Plan:
+    module, call = plans.module, given.call
+    if _is_in_class(call, module):
+        return Left(call, "it is made in the body of a class")
+    function = module.function(call)
+    if isinstance(function, ast.Lambda):
+        return Left(call, "it is made in a lambda")
+    anchor, binders = _surroundings(call, module)
+    bound = {name for binder in binders for name in _bound_in(binder)}
+    moved = _own_statements(given, anchor, function, module)
+    if moved is None:
+        return Left(call, "this_output_path() reaches it through more than plain assignments")
+    read = names_read(call).union(*(names_read(statement) for statement in moved))
+    parameters = tuple(sorted(name for name in read & bound if not _is_bound_by(name, moved)))
+    template = template_of(given.by_name["name"], parameters, module)
+    if any(set(parameters) & names_read(value) for value in given.options.values()):
+        return Left(call, "an option of it depends on the loop around it")
+    name = fresh_name(_wanted_name(given, module), module, plans.taken)
+    plans.taken.add(name)
+    return Lifted(given, name, anchor, parameters, template, moved)
+
+
+def _is_in_class(node: ast.AST, module: Module) -> bool:
+    scope: Scope | None = module.place(node).scope
+    while scope is not None and not isinstance(scope.node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module):
+        if isinstance(scope.node, ast.ClassDef):
+            return True
+        scope = scope.parent
+    return False
+
+
+def _surroundings(call: ast.Call, module: Module) -> tuple[ast.stmt, list[ast.AST]]:
+    """The statement to stand in front of, and what around the call binds names anew for each round."""
+    anchor = module.statement(call)
+    binders: list[ast.AST] = []
+    for node in module.ancestors(call):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            break
+        is_guard = isinstance(node, ast.If) and is_main_test(node.test)
+        if isinstance(node, _COMPREHENSIONS):
+            binders.append(node)
+        elif isinstance(node, _LOOPS) or is_guard:
+            assert isinstance(node, ast.stmt)
+            anchor, binders = node, [*binders, node]
+    return anchor, binders
+
+
+def _bound_in(binder: ast.AST) -> Iterator[str]:
+    targets: list[ast.AST] = [binder]
+    if isinstance(binder, _COMPREHENSIONS) and not isinstance(binder, ast.Lambda):
+        targets = [generator.target for generator in binder.generators]
+    elif isinstance(binder, ast.Lambda):
+        yield from _parameters(binder)
+        return
+    for target in targets:
+        for node in walk_own(target):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not binder:
+                yield node.name
+
+
+def _is_bound_by(name: str, statements: tuple[ast.stmt, ...]) -> bool:
+    return any(name in set(_bound_in(statement)) for statement in statements)
+
+
+def _own_statements(
+    given: Given, anchor: ast.stmt, function: ast.AST | None, module: Module
+) -> tuple[ast.stmt, ...] | None:
+    """The statements of the function around a constructor that make own paths for it; None: they cannot be moved.
+
+    At the top level of a module such statements become functions of their own instead.
+    """
+    block = _block_of(given.call, function, module)
+    needed: list[ast.stmt] = []
+    pending = names_read(given.call)
+    seen: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for statement in block:
+            if name in set(_bound_in(statement)) and own_output_in(statement, module) and statement not in needed:
+                needed.append(statement)
+                pending |= names_read(statement)
+    # What is computed from an own path is one as well: `longer = replace(config, steps=9)`.
+    changed = True
+    while changed:
+        changed = False
+        own = {name for statement in needed for name in _bound_in(statement)}
+        for statement in block:
+            is_simple = isinstance(statement, ast.Assign | ast.AnnAssign)
+            if statement not in needed and is_simple and names_read(statement) & own and set(_bound_in(statement)) & seen:
+                needed.append(statement)
+                seen |= names_read(statement)
+                changed = True
+    needed.sort(key=lambda statement: statement.lineno)
+    is_movable = all(isinstance(s, ast.Assign | ast.AnnAssign | ast.If) and s.lineno < given.call.lineno for s in needed)
+    if needed and (not is_movable or anchor in needed):
+        return None
+    return tuple(needed) if _are_read_only_here(needed, given, block, module) else None
+
+
+def _block_of(call: ast.Call, function: ast.AST | None, module: Module) -> list[ast.stmt]:
+    """The statements beside which, and around which, a constructor of a function stands."""
+    if function is None and module.place(call).scope.is_module:
+        nodes: list[ast.AST] = [node for node in module.ancestors(call) if isinstance(node, _LOOPS)]
+    else:
+        nodes = [node for node in module.ancestors(call) if isinstance(node, (*_LOOPS, ast.If, ast.With))]
+        nodes += [function] if function is not None else []
+    block: list[ast.stmt] = []
+    for node in nodes:
+        block += [line for line in getattr(node, "body", []) if isinstance(line, ast.stmt)]
+        block += [line for line in getattr(node, "orelse", []) if isinstance(line, ast.stmt)]
+    holders = set(module.ancestors(call))
+    return [line for line in block if line not in holders]
+
+
+def _are_read_only_here(needed: list[ast.stmt], given: Given, block: list[ast.stmt], module: Module) -> bool:
+    own = {name for statement in needed for name in _bound_in(statement)}
+    inside = {id(node) for root in (*needed, given.call) for node in ast.walk(root)}
+    constructors = [c for c in module.nodes(ast.Call) if module.framework_name(c.func) == "ExecutorStep"]
+    inside |= {id(node) for constructor in constructors for node in ast.walk(constructor)}
+    readers = [node for line in block for node in ast.walk(line) if isinstance(node, ast.Name)]
+    return not any(
+        node.id in own and isinstance(node.ctx, ast.Load) and id(node) not in inside for node in readers
+    )
+
+
+def _wanted_name(given: Given, module: Module) -> str:
+    """What to call the function of a constructor that no name of the module was assigned."""
+    match module.parent(given.call):
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return f"{name}_step"
+        case ast.Dict(keys=keys, values=values):
+            key = keys[values.index(given.call)]
+            statement = module.statement(given.call)
+            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+                prefix = f"{ast.unparse(statement.targets[0])}_" if isinstance(statement, ast.Assign) else ""
+                return f"{prefix}{key.value}"
+        case _:
+            pass
+    name = given.by_name["name"]
+    if isinstance(name, ast.Constant) and isinstance(name.value, str):
+        return name.value.strip("/").rpartition("/")[2].lower()
+    function = given.by_name["fn"]
+    text = ast.unparse(function).rpartition(".")[2] if isinstance(function, ast.Name | ast.Attribute) else "made"
+    return f"{text.lstrip('_')}_step"
+
+
+def imported_assignment(binding: Imported, module: Module, chosen: set[str]) -> bool:
+    """Whether an imported name is a step that becomes a function, in a file that is migrated as well.
+
+    Args:
+        binding: Of the importing module.
+        module: The importing module.
+        chosen: The files that are migrated, as resolved paths.
+    """
+    owner = module.project.module_of(module, module.absolute(binding.module))
+    if owner is None or binding.attribute is None:
+        return False
+    match owner.root.bindings.get(binding.attribute, []):
+        case [Imported() as further]:
+            return imported_assignment(further, owner, chosen)
+        case [Assigned()] if str(owner.path.resolve()) in chosen:
+            plans = plan_constructors(owner)
+            return any(isinstance(plan, Assignment) and plan.name == binding.attribute for plan in plans.plans)
+        case _:
+            return False

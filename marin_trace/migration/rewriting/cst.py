@@ -1,0 +1,163 @@
+"""Concrete syntax: reading it, finding the nodes that an analysis has named, and building new ones."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast
+
+import libcst as cst
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
+
+from marin_trace.migration.module import Span
+
+_Node = TypeVar("_Node", bound=cst.CSTNode)
+
+BLANK: Final = cst.EmptyLine(indent=False)
+
+
+class Document:
+    """The concrete syntax tree of a text, and where its nodes stand.
+
+    Raises:
+        SyntaxError: The text is no Python.
+    """
+
+    def __init__(self, text: str, path: Path) -> None:
+        try:
+            tree = cst.parse_module(text)
+        except cst.ParserSyntaxError as error:
+            raise SyntaxError(error.message, (str(path), error.raw_line, error.raw_column + 1, "")) from error
+        wrapper = MetadataWrapper(tree, unsafe_skip_copy=True)
+        self.tree: Final = wrapper.module
+        self._positions: Final = cast("Mapping[cst.CSTNode, CodeRange]", wrapper.resolve(PositionProvider))
+
+    def span(self, node: cst.CSTNode) -> Span:
+        """Where a node of the tree as it was read stands."""
+        place = self._positions[node]
+        return Span(place.start.line, place.start.column, place.end.line, place.end.column)
+
+    def start(self, node: cst.CSTNode) -> tuple[int, int]:
+        """Where a node begins; a decorated function where its ``def`` does."""
+        place = self._positions[node]
+        return place.start.line, place.start.column
+
+    def code(self, node: cst.CSTNode) -> str:
+        """The text of a node."""
+        return self.tree.code_for_node(node)
+
+
+def expression(text: str) -> cst.BaseExpression:
+    """An expression from its text."""
+    return cst.parse_expression(text)
+
+
+def called(function: str, arguments: Sequence[cst.BaseExpression] = ()) -> cst.Call:
+    """A call with positional arguments."""
+    return cst.Call(expression(function), [cst.Arg(argument) for argument in arguments])
+
+
+def below(base: cst.BaseExpression, subpath: cst.BaseExpression, *, is_operand: bool) -> cst.BinaryOperation:
+    """``base / subpath``, in parentheses where more follows."""
+    simple = isinstance(base, cst.Name | cst.Attribute | cst.Call | cst.Subscript) or bool(base.lpar)
+    left = base if simple else parenthesised(base)
+    operation = cst.BinaryOperation(left, cst.Divide(), subpath)
+    return parenthesised(operation) if is_operand else operation
+
+
+def parenthesised(node: _Node) -> _Node:
+    """A node in parentheses."""
+    return node.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
+
+
+class _Shift(cst.CSTTransformer):
+    """Moves continuation lines to the left."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self._columns = columns
+
+    def leave_ParenthesizedWhitespace(
+        self, original_node: cst.ParenthesizedWhitespace, updated_node: cst.ParenthesizedWhitespace
+    ) -> cst.ParenthesizedWhitespace:
+        if not updated_node.indent:
+            return updated_node
+        return updated_node.with_changes(last_line=self._shifted(updated_node.last_line))
+
+    def leave_EmptyLine(self, original_node: cst.EmptyLine, updated_node: cst.EmptyLine) -> cst.EmptyLine:
+        return updated_node.with_changes(whitespace=self._shifted(updated_node.whitespace))
+
+    def _shifted(self, space: cst.SimpleWhitespace) -> cst.SimpleWhitespace:
+        value = space.value
+        return cst.SimpleWhitespace(value[min(self._columns, len(value) - len(value.lstrip(" "))) :])
+
+
+def shifted(node: _Node, columns: int) -> _Node:
+    """A node whose continuation lines stand some columns further to the left."""
+    return cast("_Node", node.visit(_Shift(columns))) if columns else node
+
+
+def indentation_of(call: cst.Call, argument: cst.Arg) -> int:
+    """How far the line of an argument is indented below the statement that it belongs to; 0 on the same line."""
+    index = next(index for index, other in enumerate(call.args) if other is argument)
+    space: Any = call.whitespace_before_args if index == 0 else cst.SimpleWhitespace("")
+    if index:
+        comma = call.args[index - 1].comma
+        space = comma.whitespace_after if isinstance(comma, cst.Comma) else space
+    return len(space.last_line.value) if isinstance(space, cst.ParenthesizedWhitespace) else 0
+
+
+class _Comments(cst.CSTVisitor):
+    def __init__(self, kept: Iterable[cst.CSTNode]) -> None:
+        super().__init__()
+        self._kept = list(kept)
+        self.found: list[str] = []
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        if isinstance(node, cst.Comment):
+            self.found.append(node.value)
+        return not any(node is kept for kept in self._kept)
+
+
+def comments_outside(node: cst.CSTNode, kept: Iterable[cst.CSTNode]) -> list[cst.EmptyLine]:
+    """The comments of a node that would be lost where only some of its parts are kept, as lines of their own."""
+    visitor = _Comments(kept)
+    node.visit(visitor)
+    return [cst.EmptyLine(comment=cst.Comment(text)) for text in visitor.found]
+
+
+def function(header: str, body: Sequence[cst.BaseStatement]) -> cst.FunctionDef:
+    """A function from its decorators and ``def`` line, as text, and the statements of its body."""
+    parsed = cst.parse_statement(f"{header}\n    pass\n")
+    assert isinstance(parsed, cst.FunctionDef)
+    return parsed.with_changes(body=cst.IndentedBlock(list(body)))
+
+
+def returned(value: cst.BaseExpression, comments: Sequence[cst.EmptyLine] = ()) -> cst.SimpleStatementLine:
+    """``return value``."""
+    return cst.SimpleStatementLine([cst.Return(value)], leading_lines=list(comments))
+
+
+def spaced(body: Sequence[cst.BaseStatement], created: set[str]) -> list[cst.BaseStatement]:
+    """Statements of a module with two blank lines around the functions that were created."""
+    result: list[cst.BaseStatement] = []
+    was_created = False
+    for index, statement in enumerate(body):
+        is_created = isinstance(statement, cst.FunctionDef) and statement.name.value in created
+        result.append(separated(statement, 2) if index and (is_created or was_created) else statement)
+        was_created = is_created
+    return result
+
+
+def separated(statement: cst.BaseStatement, lines: int) -> cst.BaseStatement:
+    """A statement with at least so many blank lines before it and its comments."""
+    leading: list[cst.EmptyLine] = list(cast("Any", statement).leading_lines)
+    present = next((index for index, line in enumerate(leading) if line.comment is not None), len(leading))
+    missing = [BLANK] * max(0, lines - present)
+    return cast("Any", statement).with_changes(leading_lines=[*missing, *leading])
+
+
+def without_blank_lines(statement: cst.BaseStatement) -> cst.BaseStatement:
+    """A statement that directly follows what stands before it; its comments stay."""
+    leading: list[cst.EmptyLine] = list(cast("Any", statement).leading_lines)
+    while leading and leading[0].comment is None:
+        del leading[0]
+    return cast("Any", statement).with_changes(leading_lines=leading)

@@ -1,0 +1,253 @@
+"""References and own paths in the old style, expression by expression."""
+
+import ast
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias, cast, final
+
+import libcst as cst
+
+from marin_trace.migration.inference import definition
+from marin_trace.migration.module import Layer, Module, Span
+from marin_trace.migration.names import ROOT_NAMES
+from marin_trace.migration.rewriting.cst import Document, below, called, expression, parenthesised
+from marin_trace.migration.rewriting.imports import LocalNames
+from marin_trace.migration.rules.entry import uncalled_steps
+from marin_trace.migration.rules.layers import own_path_defaults
+
+Edit: TypeAlias = Callable[[cst.BaseExpression], cst.BaseExpression]
+
+_TYPES = frozenset({"ExecutorStep", "InputName", "OutputName"})
+_QUOTED_TYPE = re.compile(r"\b(?:ExecutorStep|InputName|OutputName)\b")
+
+
+@final
+@dataclass(slots=True)
+class _Edits:
+    """What becomes of the expressions of a module, by where they stand."""
+
+    module: Module
+    names: LocalNames
+    kept: set[ast.AST]
+    by_span: dict[Span, Edit] = field(default_factory=dict[Span, Edit])
+    unions: set[Span] = field(default_factory=set[Span])
+
+    def add(self, node: ast.AST, edit: Edit) -> None:
+        self.by_span[self.module.span(node)] = edit
+
+
+def rewrite_expressions(module: Module, names: LocalNames, kept: set[ast.AST]) -> str:
+    """The text with references and own paths as the root package has them.
+
+    Args:
+        module: As it was read.
+        names: How the package's names are called in it.
+        kept: Nodes whose own-path markers stay, since the constructor that they belong to does.
+    """
+    defaults = {part for _, default in own_path_defaults(module) for part in ast.walk(default)}
+    edits = _Edits(module, names, kept | defaults)
+    for call in module.nodes(ast.Call):
+        _edit_call(call, edits)
+        if module.layer is not Layer.LIBRARY and call not in kept:
+            _add_own_paths(call, edits)
+    for node in [*module.nodes(ast.Name), *module.nodes(ast.Attribute)]:
+        _edit_name(node, edits)
+    for constant in module.nodes(ast.Constant):
+        if module.place(constant).is_annotation and isinstance(constant.value, str):
+            _edit_quoted(constant, edits)
+    for finding in uncalled_steps(module):
+        span = Span(finding.line, finding.column - 1, finding.end_line, finding.end_column - 1)
+        edits.by_span.setdefault(span, lambda node: cst.Call(node))
+    if not edits.by_span:
+        return module.text
+    _find_unions(edits)
+    document = Document(module.text, module.path)
+    return document.tree.visit(_Expressions(document, edits)).code
+
+
+def _edit_call(call: ast.Call, edits: _Edits) -> None:
+    names, is_operand = edits.names, _is_operand(call, edits.module)
+    arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
+    if any(isinstance(argument, ast.Starred) for argument in arguments):
+        return
+    match edits.module.framework_name(call.func):
+        case "this_output_path" if call not in edits.kept:
+            edits.add(call, lambda node: _own_path(node, names, is_operand=is_operand))
+        case "output_path_of" if arguments:
+            edits.add(call, lambda node: _path_of(node, is_operand=is_operand))
+        case "InputName" if arguments:
+            edits.add(call, lambda node: _input_name(node, names, is_operand=is_operand))
+        case "ensure_versioned" if len(arguments) == 1:
+            edits.add(call, lambda node: called(names["versioned"], _arguments(node)))
+        case "unwrap_versioned_value" if len(arguments) == 1:
+            edits.add(call, lambda node: _operand(_arguments(node)[0], is_operand=is_operand))
+        case _:
+            pass
+
+
+def _add_own_paths(call: ast.Call, edits: _Edits) -> None:
+    """Gives a config the own paths that its class has had as defaults."""
+    found = definition(call.func, edits.module)
+    if found is None or not isinstance(found[0], ast.ClassDef) or any(keyword.arg is None for keyword in call.keywords):
+        return
+    cls, owner = found
+    fields = [line.target.id for line in cls.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+    own = {name.partition(".")[2] for name, _ in own_path_defaults(owner) if name.startswith(f"{cls.name}.")}
+    given = {*fields[: len(call.args)], *(keyword.arg for keyword in call.keywords)}
+    missing = [name for name in fields if name in own - given]
+    if missing:
+        output = edits.names["output"]
+        edits.add(call, lambda node: _with_keywords(cst.ensure_type(node, cst.Call), missing, output))
+
+
+def _with_keywords(call: cst.Call, missing: list[str], output: str) -> cst.Call:
+    equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
+    added = [cst.Arg(called(output), cst.Name(name), equal) for name in missing]
+    last = call.args[-1] if call.args else None
+    # Where each argument has a line of its own, so have the added ones.
+    is_spread = last is not None and isinstance(last.comma, cst.Comma) and isinstance(call.whitespace_before_args, cst.ParenthesizedWhitespace)
+    if last is None or not is_spread:
+        return call.with_changes(args=[*(argument.with_changes(comma=cst.MaybeSentinel.DEFAULT) for argument in call.args), *added])
+    comma = cst.Comma(whitespace_after=call.whitespace_before_args)
+    before = [*call.args[:-1], last.with_changes(comma=comma), *(argument.with_changes(comma=comma) for argument in added[:-1])]
+    return call.with_changes(args=[*before, added[-1].with_changes(comma=last.comma)])
+
+
+def _edit_name(node: ast.Name | ast.Attribute, edits: _Edits) -> None:
+    module, names = edits.module, edits.names
+    name = module.framework_name(node)
+    parent = module.parent(node)
+    is_called = isinstance(parent, ast.Call) and parent.func is node
+    if name is None or isinstance(parent, ast.alias):
+        return
+    if name == "THIS_OUTPUT_PATH" and node not in edits.kept:
+        edits.add(node, lambda _: called(names["output"]))
+    elif name in _TYPES and not is_called and (module.layer is not Layer.LIBRARY or module.place(node).is_annotation):
+        text = "str" if module.layer is Layer.LIBRARY and name != "OutputName" else names["StepRef"]
+        edits.add(node, lambda _: expression(text))
+    elif isinstance(node, ast.Attribute) and name in ROOT_NAMES:
+        edits.add(node, lambda _: expression(names[name]))
+
+
+def _edit_quoted(constant: ast.Constant, edits: _Edits) -> None:
+    text = cast("str", constant.value)
+    if _QUOTED_TYPE.search(text) is None:
+        return
+    replacement = "str" if edits.module.layer is Layer.LIBRARY else edits.names["StepRef"]
+    parts = [_QUOTED_TYPE.sub(replacement, part.strip()) for part in text.split("|")]
+    joined = " | ".join(dict.fromkeys(parts))
+    edits.add(constant, lambda _: cst.SimpleString(f'"{joined}"'))
+
+
+def _find_unions(edits: _Edits) -> None:
+    """Unions and tuples of types in which one type may now stand twice."""
+    module = edits.module
+    for node in [*module.nodes(ast.BinOp), *module.nodes(ast.Tuple)]:
+        if isinstance(node, ast.BinOp) and not isinstance(node.op, ast.BitOr):
+            continue
+        inner = [part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)]
+        if any(module.framework_name(part) in _TYPES | {"VersionedValue"} for part in inner):
+            edits.unions.add(module.span(node))
+
+
+def _is_operand(node: ast.expr, module: Module) -> bool:
+    """Whether a quotient in the place of a node needs parentheses."""
+    match module.parent(node):
+        case ast.Attribute() | ast.Subscript() | ast.UnaryOp() | ast.Await():
+            return True
+        case ast.BinOp(left=left, op=ast.Div()):
+            return left is not node
+        case ast.BinOp():
+            return True
+        case ast.Call(func=function):
+            return function is node
+        case _:
+            return False
+
+
+def _arguments(node: cst.BaseExpression) -> list[cst.BaseExpression]:
+    return [argument.value for argument in cst.ensure_type(node, cst.Call).args]
+
+
+def _named(node: cst.BaseExpression) -> dict[str, cst.BaseExpression]:
+    arguments = cst.ensure_type(node, cst.Call).args
+    return {
+        ("step", "name")[index] if argument.keyword is None else argument.keyword.value: argument.value
+        for index, argument in enumerate(arguments[:2])
+    }
+
+
+def _own_path(node: cst.BaseExpression, names: LocalNames, *, is_operand: bool) -> cst.BaseExpression:
+    arguments = _arguments(node)
+    own = called(names["output"])
+    return below(own, arguments[0], is_operand=is_operand) if arguments else own
+
+
+def _path_of(node: cst.BaseExpression, *, is_operand: bool) -> cst.BaseExpression:
+    base, *subpath = _arguments(node)
+    if subpath and not _is_none(subpath[0]):
+        return below(base, subpath[0], is_operand=is_operand)
+    return _operand(base, is_operand=is_operand)
+
+
+def _input_name(node: cst.BaseExpression, names: LocalNames, *, is_operand: bool) -> cst.BaseExpression:
+    given = _named(node)
+    base, subpath = given.get("step"), given.get("name")
+    if base is None or _is_none(base):
+        return called(f"{names['StepRef']}.hardcoded", [] if subpath is None else [subpath])
+    if subpath is None or _is_none(subpath):
+        return _operand(base, is_operand=is_operand)
+    return below(base, subpath, is_operand=is_operand)
+
+
+def _operand(node: cst.BaseExpression, *, is_operand: bool) -> cst.BaseExpression:
+    is_simple = isinstance(node, cst.Name | cst.Attribute | cst.Call | cst.Subscript) or bool(node.lpar)
+    return parenthesised(node) if is_operand and not is_simple else node
+
+
+def _is_none(node: cst.BaseExpression) -> bool:
+    return isinstance(node, cst.Name) and node.value == "None"
+
+
+class _Expressions(cst.CSTTransformer):
+    def __init__(self, document: Document, edits: _Edits) -> None:
+        super().__init__()
+        self._document = document
+        self._edits = edits
+
+    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> "cst.CSTNodeT":
+        updated = super().on_leave(original_node, updated_node)
+        if not isinstance(original_node, cst.BaseExpression):
+            return updated  # pyright: ignore[reportReturnType]
+        span = self._document.span(original_node)
+        edit = self._edits.by_span.get(span)
+        if edit is not None and isinstance(original_node, cst.Name | cst.Attribute | cst.Call | cst.SimpleString):
+            updated = edit(cast("cst.BaseExpression", updated))
+        if span in self._edits.unions:
+            updated = _without_doubles(cast("cst.BaseExpression", updated), self._document)
+        return updated  # pyright: ignore[reportReturnType]
+
+
+def _without_doubles(node: cst.BaseExpression, document: Document) -> cst.BaseExpression:
+    if isinstance(node, cst.Tuple):
+        kept = {document.code(item.value): item for item in node.elements}
+        # A tuple of one type is that type: isinstance takes both.
+        return node.with_changes(elements=list(kept.values())) if len(kept) > 1 else next(iter(kept.values())).value
+    parts: dict[str, cst.BaseExpression] = {}
+    for part in _union(node):
+        code = document.code(part)
+        if not code.startswith("VersionedValue"):
+            parts[code] = part
+    if not parts or len(parts) == len(_union(node)):
+        return node
+    first, *others = parts.values()
+    for other in others:
+        first = cst.BinaryOperation(first, cst.BitOr(), other)
+    return first
+
+
+def _union(node: cst.BaseExpression) -> list[cst.BaseExpression]:
+    if isinstance(node, cst.BinaryOperation) and isinstance(node.operator, cst.BitOr):
+        return [*_union(node.left), *_union(node.right)]
+    return [node]

@@ -1,0 +1,239 @@
+"""From statements that build steps at import to an entry step, and to functions that are called."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any, cast
+
+import libcst as cst
+
+from marin_trace.migration.inference import Kind
+from marin_trace.migration.module import Module, Span
+from marin_trace.migration.rewriting.cst import Document, comments_outside, function, returned, without_blank_lines
+from marin_trace.migration.rewriting.hoisting_plans import (
+    Entry,
+    HoistPlan,
+    Line,
+    Surroundings,
+    functions_imported,
+    is_group,
+    kind_of_built,
+    plan_hoisting,
+    step_path,
+)
+from marin_trace.migration.rewriting.imports import LocalNames
+
+_Start = tuple[int, int]
+
+
+def rewrite_imports_of_steps(module: Module, names: LocalNames, surroundings: Surroundings) -> tuple[str, set[str]]:
+    """The text of a module that builds nothing when it is imported.
+
+    Args:
+        module: Its constructors are step functions already.
+        names: How the package's names are called in it.
+        surroundings: What the other files import from it, and which of them are migrated as well.
+
+    Returns:
+        The text, and the names of the functions that are new at its top level.
+    """
+    plan = plan_hoisting(module, surroundings)
+    imported = functions_imported(module, surroundings)
+    if not plan.functions() and plan.entry is None and not imported:
+        return module.text, set()
+    document = Document(module.text, module.path)
+    work = _Hoisting(document, module, names, plan, imported)
+    text = document.tree.visit(work).code
+    return text, {*plan.functions(), *([plan.entry_name] if plan.entry is not None else [])}
+
+
+class _Hoisting(cst.CSTTransformer):
+    def __init__(
+        self, document: Document, module: Module, names: LocalNames, plan: HoistPlan, imported: set[str]
+    ) -> None:
+        super().__init__()
+        self._document = document
+        self._module = module
+        self._names = names
+        self._plan = plan
+        self._base = step_path(module.path)
+        self._calls = _calls_of(module, plan, imported)
+        self._moved = {self._start(line.node): line for line in plan.moved}
+        self._builders: dict[_Start, str] = {}
+        self._lines: dict[str, list[Line]] = {}
+        for name in sorted(plan.functions()):
+            lines = [line for line in plan.lines if name in line.binds and line.depends]
+            self._lines[name] = lines
+            self._builders |= {self._start(line.node): name for line in lines}
+        self._built: dict[str, list[cst.BaseStatement]] = {}
+        self._entry_body: dict[_Start, cst.BaseStatement] = {}
+        self._emitted_spans = {module.span(node) for node in plan.emitted}
+        self._emitted: dict[Span, cst.BaseExpression] = {}
+        self._comments: list[cst.EmptyLine] = []
+
+    def _start(self, node: ast.stmt) -> _Start:
+        return node.lineno, self._module.span(node).column
+
+    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        updated: Any = super().on_leave(original_node, updated_node)
+        if isinstance(original_node, cst.BaseExpression):
+            return self._expression(original_node, updated)
+        if not isinstance(original_node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+            return updated
+        start = self._document.start(original_node)
+        if start in self._moved:
+            self._entry_body[start] = self._as_entry_line(self._moved[start], updated)
+            return cst.RemoveFromParent()
+        name = self._builders.get(start)
+        if name is not None:
+            return self._function_line(name, updated)
+        return updated
+
+    def _expression(self, original: cst.BaseExpression, updated: cst.BaseExpression) -> cst.BaseExpression:
+        if not isinstance(original, cst.Name | cst.Attribute | cst.Call | cst.ListComp | cst.GeneratorExp):
+            return updated
+        span = self._document.span(original)
+        if span in self._calls and isinstance(original, cst.Name | cst.Attribute):
+            updated = cst.Call(updated)
+        if span in self._emitted_spans:
+            self._emitted[span] = updated
+        return updated
+
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
+        entry = self._plan.entry
+        if entry is None or self._document.span(original_node) != self._module.span(entry.call):
+            return updated_node
+        arguments = ", ".join(self._plan.parameters)
+        steps = cst.parse_expression(f"[{self._plan.entry_name}({arguments})]")
+        index = _steps_index(updated_node)
+        given = updated_node.args[index]
+        self._comments = comments_outside(given, [])
+        changed = [*updated_node.args[:index], given.with_changes(value=steps), *updated_node.args[index + 1 :]]
+        return updated_node.with_changes(args=changed)
+
+    def _as_entry_line(self, line: Line, statement: cst.BaseStatement) -> cst.BaseStatement:
+        """A statement of the entry step: a value that nothing there reads is not given a name."""
+        if not isinstance(statement, cst.SimpleStatementLine) or len(line.binds) != 1:
+            return statement
+        [name] = line.binds
+        others = [other for other in self._plan.moved if other is not line]
+        is_read = any(name in other.reads | other.binds for other in others)
+        is_read = is_read or any(name in _names_in(node) for node in self._plan.emitted)
+        match statement.body:
+            case [cst.Assign(value=value) | cst.AnnAssign(value=cst.BaseExpression() as value)] if not is_read:
+                if isinstance(value, cst.Call):
+                    return statement.with_changes(body=[cst.Expr(value)])
+                return statement
+            case _:
+                return statement
+
+    def _function_line(self, name: str, statement: Any) -> Any:
+        """A statement of a name that becomes a function: the function in the place of the last of them."""
+        lines = self._lines[name]
+        body = self._built.setdefault(name, [])
+        body.append(statement)
+        if len(body) < len(lines):
+            return cst.RemoveFromParent()
+        kind = kind_of_built(name, lines, self._module)
+        annotation = self._annotation(kind)
+        first: Any = body[0]
+        if len(lines) == 1:
+            [small] = first.body
+            if isinstance(small, cst.AnnAssign):
+                annotation = self._document.code(small.annotation.annotation)
+            comment = first.trailing_whitespace.comment
+            inner = [returned(small.value, [] if comment is None else [cst.EmptyLine(comment=comment)])]
+        else:
+            inner = [without_blank_lines(body[0]), *body[1:], returned(cst.Name(name))]
+        decorator = ""
+        if is_group(name, lines, self._module):
+            decorator = f'@{self._names["step"]}(name="{self._base}/{name}")\n'
+        made = function(f"{decorator}def {name}(){annotation and f' -> {annotation}'}:", inner)
+        return made.with_changes(leading_lines=first.leading_lines)
+
+    def _annotation(self, kind: Kind) -> str:
+        ref = self._names["StepRef"]
+        return {Kind.REF: ref, Kind.REFS: f"list[{ref}]", Kind.MAPPING: f"dict[str, {ref}]"}.get(kind, "")
+
+    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
+        entry = self._plan.entry
+        if entry is None:
+            return updated_node
+        holder = self._start(entry.holder)
+        made = self._entry(entry)
+        kept = [node for node in original_node.body if not self._is_removed(node)]
+        index = next(i for i, node in enumerate(kept) if self._document.start(node) == holder)
+        # Builders give one statement for each that they replace, so the counts agree.
+        return updated_node.with_changes(body=[*updated_node.body[:index], made, *updated_node.body[index:]])
+
+    def _is_removed(self, node: cst.CSTNode) -> bool:
+        start = self._document.start(node)
+        name = self._builders.get(start)
+        is_part = name is not None and start != self._start(self._lines[name][-1].node)
+        return start in self._moved or is_part
+
+    def _entry(self, entry: Entry) -> cst.FunctionDef:
+        body: list[cst.BaseStatement] = [
+            self._entry_body[self._start(line.node)] for line in self._plan.moved
+        ]
+        emitted = [_as_statement(self._emitted[self._module.span(node)]) for node in self._plan.emitted]
+        if emitted and self._comments:
+            emitted[0] = cast("Any", emitted[0]).with_changes(leading_lines=self._comments)
+        body = [_with_one_blank_line(line) for line in [*body, *emitted]]
+        body[0] = without_blank_lines(body[0])
+        parameters = ", ".join(self._plan.parameters)
+        header = f'@{self._names["step"]}(name="{self._base}/all")\ndef {self._plan.entry_name}({parameters}):'
+        docstring = cst.parse_statement(f'"""{_summary(entry, self._base)}"""\n')
+        return function(header, [docstring, *body])
+
+
+def _calls_of(module: Module, plan: HoistPlan, imported: set[str]) -> set[Span]:
+    """Where a name stands that became a function: each place calls it, those that build it excepted."""
+    functions = plan.functions()
+    builders = {name: [line.node for line in plan.lines if name in line.binds and line.depends] for name in functions}
+    inside = {name: {id(inner) for node in nodes for inner in ast.walk(node)} for name, nodes in builders.items()}
+    spans: set[Span] = set()
+    for node in module.nodes(ast.Name):
+        if not isinstance(node.ctx, ast.Load) or node.id not in functions | imported:
+            continue
+        scope = module.place(node).scope.lookup(node.id)
+        if scope is not None and scope.is_module and id(node) not in inside.get(node.id, set()):
+            spans.add(module.span(node))
+    return spans
+
+
+def _names_in(node: ast.expr) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+
+
+def _steps_index(call: cst.Call) -> int:
+    named = [i for i, argument in enumerate(call.args) if argument.keyword is not None and argument.keyword.value == "steps"]
+    return named[0] if named else 0
+
+
+def _as_statement(value: cst.BaseExpression) -> cst.BaseStatement:
+    """What an element of a list of steps does, as a statement."""
+    if isinstance(value, cst.ListComp | cst.GeneratorExp):
+        generator = value.for_in
+        body: cst.BaseStatement = cst.SimpleStatementLine([cst.Expr(value.elt)])
+        for condition in reversed(generator.ifs):
+            body = cst.If(condition.test, cst.IndentedBlock([body]))
+        return cst.For(generator.target, generator.iter, cst.IndentedBlock([body]))
+    return cst.SimpleStatementLine([cst.Expr(value)])
+
+
+def _with_one_blank_line(statement: cst.BaseStatement) -> cst.BaseStatement:
+    """A statement with at most one blank line before it and before its comments."""
+    leading: Sequence[cst.EmptyLine] = cast("Any", statement).leading_lines
+    kept = [line for i, line in enumerate(leading) if line.comment is not None or i == 0 or leading[i - 1].comment is not None]
+    return cast("Any", statement).with_changes(leading_lines=kept)
+
+
+def _summary(entry: Entry, base: str) -> str:
+    for keyword in entry.call.keywords:
+        match keyword:
+            case ast.keyword(arg="description", value=ast.Constant(value=str(text))):
+                if '"' not in text and "\\" not in text and text.isprintable() and text.strip():
+                    return text.strip().rstrip(".") + "."
+            case _:
+                pass
+    return f"Entry step of {base}."

@@ -1,0 +1,507 @@
+"""What a module builds when it is imported, and where that goes instead.
+
+A statement *depends on steps* if it calls one, or reads a name that such a statement binds. It goes
+
+- into the entry step, where only what ``executor_main`` is given needs it;
+- into a function of its own, where functions or other modules read what it binds, and each reader calls that;
+- nowhere, where neither would mean the same: it stays, and lint names it.
+"""
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, final
+
+from marin_trace.migration.inference import Kind, calls_steps, is_own_output, kind_of
+from marin_trace.migration.module import Module
+from marin_trace.migration.rewriting.imports import fresh_name
+from marin_trace.migration.rules.entry import executor_calls, needs_entry
+from marin_trace.migration.scopes import Imported, is_main_test, walk_own
+
+_MUTATORS: Final = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "remove", "pop", "clear", "sort"})
+_DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+class Fate(StrEnum):
+    """What becomes of a name that depends on steps."""
+
+    LOCAL = "a name of the entry step"
+    FUNCTION = "a function that its readers call"
+    BUILDER = "a function that several statements build it in"
+    LEFT = "what it was"
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Line:
+    """A statement of the module, or of the block that calls ``executor_main``."""
+
+    node: ast.stmt
+    in_main: bool
+    binds: frozenset[str]
+    """Names that it binds, or changes the value of."""
+    reads: frozenset[str]
+    """Names that it reads when it is executed; those of functions in it only for functions of the main block."""
+    calls_steps: bool
+    depends: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """The call of ``executor_main`` that gets an entry step."""
+
+    call: ast.Call
+    steps: ast.expr
+    holder: ast.stmt
+    """The statement of the module that it stands in."""
+    block: list[ast.stmt]
+    """The statements beside it: those of ``if __name__ == "__main__":``, or of a function."""
+
+
+@final
+@dataclass(slots=True, eq=False)
+class HoistPlan:
+    """What becomes of the statements of a module."""
+
+    fates: dict[str, Fate] = field(default_factory=dict[str, Fate])
+    lines: list[Line] = field(default_factory=list[Line])
+    entry: Entry | None = None
+    moved: list[Line] = field(default_factory=list[Line])
+    """Into the entry step, in order."""
+    emitted: list[ast.expr] = field(default_factory=list[ast.expr])
+    """Of what ``executor_main`` was given, what the entry step has to call itself."""
+    parameters: tuple[str, ...] = ()
+    entry_name: str = ""
+
+    def functions(self) -> set[str]:
+        """The names that become functions."""
+        return {name for name, fate in self.fates.items() if fate in (Fate.FUNCTION, Fate.BUILDER)}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known of the other files."""
+
+    chosen: frozenset[str]
+    """The files that are migrated together, as resolved paths."""
+    imported: Mapping[str, frozenset[str]]
+    """By resolved path of a file, the names that others import from it."""
+
+
+def step_path(path: Path) -> str:
+    """The name of a file's steps: where it lies below the experiments."""
+    resolved = path.resolve()
+    parts = [*resolved.parts[:-1], *([] if resolved.stem == "__init__" else [resolved.stem])]
+    if "experiments" in parts[:-1]:
+        parts = parts[len(parts) - parts[::-1].index("experiments") :]
+    else:
+        parts = parts[-1:]
+    return "/".join(re.sub(r"[^A-Za-z0-9._=+@,-]+", "-", part).strip(".") or "experiment" for part in parts)
+
+
+def plan_hoisting(module: Module, surroundings: Surroundings) -> HoistPlan:
+    """What becomes of the statements of a module."""
+    known: HoistPlan | None = module.memo.get("hoisting")
+    if known is not None:
+        return known
+    # A module that imports itself in a circle sees nothing of itself.
+    module.memo["hoisting"] = HoistPlan()
+    entry = _entry_of(module)
+    plan = _planned(module, entry, surroundings)
+    if entry is not None and plan.entry is None:
+        plan = _planned(module, None, surroundings)
+    module.memo["hoisting"] = plan
+    return plan
+
+
+def functions_imported(module: Module, surroundings: Surroundings) -> set[str]:
+    """The names that a module imports and that become functions where they are defined."""
+    return {
+        name
+        for name, bindings in module.root.bindings.items()
+        for binding in bindings
+        if isinstance(binding, Imported) and _becomes_function(binding, module, surroundings)
+    }
+
+
+def _becomes_function(binding: Imported, module: Module, surroundings: Surroundings, depth: int = 0) -> bool:
+    owner = module.project.module_of(module, module.absolute(binding.module))
+    if owner is None or binding.attribute is None or depth > 8:
+        return False
+    match owner.root.bindings.get(binding.attribute, []):
+        case [Imported() as further]:
+            return _becomes_function(further, owner, surroundings, depth + 1)
+        case _:
+            is_chosen = str(owner.path.resolve()) in surroundings.chosen
+            return is_chosen and binding.attribute in plan_hoisting(owner, surroundings).functions()
+
+
+def _entry_of(module: Module) -> Entry | None:
+    for call, steps in executor_calls(module):
+        if steps is None or not needs_entry(steps, module):
+            continue
+        around = [module.statement(call), *(node for node in module.ancestors(call) if isinstance(node, ast.stmt))]
+        holder = around[-1]
+        if isinstance(holder, ast.ClassDef | ast.AsyncFunctionDef):
+            continue
+        is_main = isinstance(holder, ast.If) and is_main_test(holder.test)
+        block = holder.body if is_main or isinstance(holder, ast.FunctionDef) else []  # pyright: ignore[reportAttributeAccessIssue]
+        return Entry(call, steps, holder, block)
+    return None
+
+
+def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) -> HoistPlan:
+    lines = _lines(module, entry, surroundings)
+    _spread(lines)
+    plan = HoistPlan(lines=lines)
+    shared = _shared_names(module, entry, surroundings)
+    needed = _needed_names(lines, set() if entry is None else _own_reads(entry.steps))
+    plan.fates = _first_fates(plan, module, shared, needed if entry is not None else set())
+    if not _settle(plan, module, entry):
+        return HoistPlan()
+    if entry is not None:
+        emitted = _emitted(entry.steps, plan, module, surroundings)
+        if emitted is None:
+            return HoistPlan()
+        plan.emitted = emitted
+        plan.moved = [line for line in lines if _is_moved(line, plan)]
+        plan.entry = entry
+        plan.parameters = _entry_parameters(plan, entry)
+        plan.entry_name = fresh_name(f"run_{step_path(module.path).rpartition('/')[2]}", module)
+    return plan
+
+
+def _lines(module: Module, entry: Entry | None, surroundings: Surroundings) -> list[Line]:
+    imported = functions_imported(module, surroundings)
+    holder = entry.holder if entry is not None else None
+    lines = [_line(node, module, imported, in_main=False) for node in module.tree.body if node is not holder]
+    if entry is not None:
+        index = next((i for i, node in enumerate(entry.block) if _holds(node, entry.call)), 0)
+        lines += [_line(node, module, imported, in_main=True) for node in entry.block[:index]]
+    return lines
+
+
+def _holds(node: ast.AST, wanted: ast.AST) -> bool:
+    return any(inner is wanted for inner in ast.walk(node))
+
+
+def _line(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) -> Line:
+    own = list(_own_nodes(node))
+    binds = {name.id for name in own if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load)}
+    binds |= {name for part in own for name in _changed_by(part)}
+    binds |= {node.name} if isinstance(node, _DEFINITIONS) else set()
+    reads = {name.id for name in own if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
+    if in_main and isinstance(node, _DEFINITIONS):
+        reads |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    is_definition = isinstance(node, (*_DEFINITIONS, ast.Import, ast.ImportFrom))
+    is_guard = isinstance(node, ast.If) and is_main_test(node.test)
+    calls = not is_definition and not is_guard and (bool(reads & imported) or _calls_steps(own, module))
+    return Line(node, in_main, frozenset(binds), frozenset(reads), calls)
+
+
+def _own_nodes(node: ast.stmt) -> Iterable[ast.AST]:
+    """What a statement evaluates itself: of functions and lambdas in it the defaults and decorators."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        parts = [*node.decorator_list, *node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
+        return [inner for part in parts for inner in walk_own(part)]
+    return list(_walk_evaluated(node))
+
+
+def _walk_evaluated(node: ast.AST) -> Iterable[ast.AST]:
+    """The nodes of a statement; a lambda counts, since what it reads must be there when it is called."""
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        yield current
+        if current is node or not isinstance(current, _DEFINITIONS):
+            pending.extend(reversed(list(ast.iter_child_nodes(current))))
+
+
+def _own_reads(node: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
+
+
+def _changed_by(node: ast.AST) -> Iterable[str]:
+    """Names whose value a node changes without binding them."""
+    match node:
+        case ast.Subscript(ctx=ast.Store() | ast.Del(), value=ast.Name(id=name)):
+            yield name
+        case ast.Attribute(ctx=ast.Store(), value=ast.Name(id=name)):
+            yield name
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attribute))):
+            if attribute in _MUTATORS:
+                yield name
+        case _:
+            pass
+
+
+def _calls_steps(nodes: Iterable[ast.AST], module: Module) -> bool:
+    for node in nodes:
+        if isinstance(node, ast.Call) and calls_steps(node, module):
+            return True
+        if isinstance(node, ast.expr) and is_own_output(node, module) and module.framework_name(_callee(node)) == "output":
+            return True
+    return False
+
+
+def _callee(node: ast.expr) -> ast.expr:
+    return node.func if isinstance(node, ast.Call) else node
+
+
+def _spread(lines: list[Line]) -> None:
+    """Marks what depends on steps, until nothing more does."""
+    names: set[str] = set()
+    while True:
+        changed = False
+        for line in lines:
+            is_plain = not isinstance(line.node, _DEFINITIONS) or line.in_main
+            if is_plain and not line.depends and (line.calls_steps or line.reads & names or line.binds & names):
+                line.depends = changed = True
+                names |= line.binds
+        # A name that is bound again and again has its value at that moment: it moves along with what reads it.
+        read = {name for line in lines if line.depends for name in line.reads}
+        for name in read - names:
+            binders = [line for line in lines if name in line.binds and not isinstance(line.node, ast.Import | ast.ImportFrom)]
+            if len(binders) > 1 and not all(line.in_main for line in binders):
+                names.add(name)
+                changed = True
+        # A function of the main block that moved statements call moves as well.
+        for line in lines:
+            if line.in_main and isinstance(line.node, _DEFINITIONS) and line.binds & read and not line.depends:
+                line.depends = changed = True
+                names |= line.binds
+        if not changed:
+            return
+
+
+def _dependent_names(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    binders: dict[str, list[Line]] = {}
+    for line in lines:
+        for name in line.binds if line.depends else ():
+            binders.setdefault(name, []).append(line)
+    return binders
+
+
+def _shared_names(module: Module, entry: Entry | None, surroundings: Surroundings) -> set[str]:
+    """The names of the module that functions and classes, or other modules, read."""
+    shared = set(surroundings.imported.get(str(module.path.resolve()), frozenset()))
+    for node in module.tree.body:
+        if isinstance(node, _DEFINITIONS) and (entry is None or node is not entry.holder):
+            shared |= names_read_inside(node, module)
+    exports = [line for line in module.tree.body if isinstance(line, ast.Assign) and _is_all(line)]
+    shared |= {text.value for line in exports for text in ast.walk(line) if isinstance(text, ast.Constant) and isinstance(text.value, str)}
+    return shared
+
+
+def _is_all(line: ast.Assign) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == "__all__" for target in line.targets)
+
+
+def names_read_inside(node: ast.AST, module: Module) -> set[str]:
+    """The names of the module's top level that a function or class reads."""
+    found: set[str] = set()
+    for name in ast.walk(node):
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load):
+            scope = module.place(name).scope.lookup(name.id)
+            if scope is not None and scope.is_module:
+                found.add(name.id)
+    return found
+
+
+def _needed_names(lines: list[Line], wanted: set[str]) -> set[str]:
+    binders = _dependent_names(lines)
+    needed: set[str] = set()
+    pending = [name for name in wanted if name in binders]
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending += [read for line in binders[name] for read in (line.reads | line.binds) if read in binders]
+    return needed
+
+
+def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[str]) -> dict[str, Fate]:
+    fates: dict[str, Fate] = {}
+    for name, lines in _dependent_names(plan.lines).items():
+        if name in needed and (name not in shared or all(line.in_main for line in lines)):
+            fates[name] = Fate.LOCAL
+        else:
+            fates[name] = _own_fate(name, lines, plan, module)
+    return fates
+
+
+def _own_fate(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> Fate:
+    """What becomes of a name that is no local of the entry step."""
+    if any(line.in_main or _shares_its_line(line, module) for line in lines):
+        return Fate.LEFT
+    if len(lines) == 1 and _is_simple(lines[0].node):
+        return Fate.FUNCTION
+    return Fate.BUILDER if _is_buildable(name, lines, plan, module) else Fate.LEFT
+
+
+def _shares_its_line(line: Line, module: Module) -> bool:
+    return sum(other.lineno == line.node.lineno for other in module.tree.body) > 1
+
+
+def _is_simple(node: ast.stmt) -> bool:
+    match node:
+        case ast.Assign(targets=[ast.Name()]):
+            return True
+        case ast.AnnAssign(target=ast.Name(), value=ast.expr()):
+            return True
+        case _:
+            return False
+
+
+def _is_buildable(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> bool:
+    """Whether the statements that build a name bind nothing that others read."""
+    if not _is_simple(lines[0].node) or any(isinstance(line.node, _DEFINITIONS) for line in lines):
+        return False
+    others = {bound for line in lines for bound in line.binds} - {name}
+    elsewhere = {read for line in plan.lines if line not in lines for read in line.reads | line.binds}
+    inside = {read for node in module.tree.body if isinstance(node, _DEFINITIONS) for read in names_read_inside(node, module)}
+    return not others & (elsewhere | inside)
+
+
+def _settle(plan: HoistPlan, module: Module, entry: Entry | None) -> bool:
+    """Changes fates until each name can be read where it is read; False if the entry step cannot be made."""
+    fates = plan.fates
+    binders = _dependent_names(plan.lines)
+    remaining = _reads_that_remain(entry)
+    for _ in range(len(fates) + 2):
+        wanted: set[str] = set(remaining)
+        for line in plan.lines:
+            if line.depends and not _is_moved(line, plan):
+                wanted |= line.reads
+            elif not line.depends and line.in_main:
+                wanted |= line.reads
+        lost = [name for name in wanted if fates.get(name) is Fate.LOCAL]
+        mixed = [
+            name
+            for line in plan.lines
+            if line.depends and not _is_moved(line, plan)
+            for name in line.binds
+            if fates.get(name) is Fate.LOCAL
+        ]
+        if not lost and not mixed:
+            return True
+        for name in {*lost, *mixed}:
+            if all(line.in_main for line in binders[name]):
+                return False
+            fates[name] = _own_fate(name, binders[name], plan, module)
+    return False
+
+
+def _reads_that_remain(entry: Entry | None) -> set[str]:
+    """What is read beside and after the call of ``executor_main``."""
+    if entry is None:
+        return set()
+    steps = {id(node) for node in ast.walk(entry.steps)}
+    index = next((i for i, node in enumerate(entry.block) if _holds(node, entry.call)), 0)
+    nodes = [inner for node in (entry.block[index:] or [entry.holder]) for inner in ast.walk(node)]
+    return {node.id for node in nodes if isinstance(node, ast.Name) and id(node) not in steps}
+
+
+def _is_moved(line: Line, plan: HoistPlan) -> bool:
+    """Whether a statement goes into the entry step."""
+    if not line.depends:
+        return False
+    if line.binds:
+        return all(plan.fates.get(name) is Fate.LOCAL for name in line.binds)
+    # An assertion or a log line about what goes there.
+    read = [plan.fates[name] for name in line.reads if name in plan.fates]
+    return bool(read) and all(fate is Fate.LOCAL for fate in read) and not line.calls_steps
+
+
+def _emitted(
+    steps: ast.expr, plan: HoistPlan, module: Module, surroundings: Surroundings
+) -> list[ast.expr] | None:
+    """Of what ``executor_main`` is given, what the entry step has to call; None where that cannot be told."""
+    match steps:
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            parts = [_emitted(item, plan, module, surroundings) for item in items]
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            parts = [_emitted(side, plan, module, surroundings) for side in (left, right)]
+        case ast.Starred(value=value) | ast.BinOp(left=value, op=ast.Div()):
+            return _emitted(value, plan, module, surroundings)
+        case ast.Call(func=ast.Name(id="list" | "tuple" | "sorted" | "set"), args=[value], keywords=[]):
+            return _emitted(value, plan, module, surroundings)
+        case ast.Call(func=ast.Attribute(value=value, attr="values" | "cd" | "nonblocking")):
+            return _emitted(value, plan, module, surroundings)
+        case ast.Name(id=name):
+            return _emitted_name(steps, name, plan, module, surroundings)
+        case ast.Call() if calls_steps(steps, module):
+            return [steps]
+        case ast.ListComp(generators=[_]) | ast.GeneratorExp(generators=[_]):
+            return _emitted_loop(steps, plan, module)
+        case _:
+            return None
+    flat: list[ast.expr] = []
+    for part in parts:
+        if part is None:
+            return None
+        flat += part
+    return flat
+
+
+def _emitted_name(
+    node: ast.Name, name: str, plan: HoistPlan, module: Module, surroundings: Surroundings
+) -> list[ast.expr] | None:
+    fate = plan.fates.get(name)
+    if fate is Fate.LOCAL:
+        return []
+    if fate in (Fate.FUNCTION, Fate.BUILDER) or name in functions_imported(module, surroundings):
+        return [node]
+    return None
+
+
+def _emitted_loop(node: ast.ListComp | ast.GeneratorExp, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
+    [generator] = node.generators
+    makes = any(isinstance(part, ast.Call) and calls_steps(part, module) for part in ast.walk(node.elt))
+    if makes and not generator.is_async:
+        return [node]
+    passes_on = isinstance(node.elt, ast.Name) and ast.unparse(node.elt) == ast.unparse(generator.target)
+    is_local = isinstance(generator.iter, ast.Name) and plan.fates.get(generator.iter.id) is Fate.LOCAL
+    return [] if passes_on and is_local and not generator.ifs else None
+
+
+def _entry_parameters(plan: HoistPlan, entry: Entry) -> tuple[str, ...]:
+    """Names of the block around ``executor_main`` that the entry step reads and that stay where they are."""
+    stay = {name for line in plan.lines if line.in_main and not _is_moved(line, plan) for name in line.binds}
+    if isinstance(entry.holder, ast.FunctionDef):
+        arguments = entry.holder.args
+        stay |= {a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    read = {name for line in plan.moved for name in line.reads}
+    read |= {name for part in plan.emitted for name in _own_reads(part)}
+    return tuple(sorted(read & stay))
+
+
+def is_group(name: str, lines: list[Line], module: Module) -> bool:
+    """Whether a function that gives a name's value can be a step: it returns refs, and not its caller's own output."""
+    return kind_of_built(name, lines, module) in (Kind.REF, Kind.REFS, Kind.MAPPING) and not any(
+        isinstance(node, ast.expr) and is_own_output(node, module) for line in lines for node in ast.walk(line.node)
+    )
+
+
+def kind_of_built(name: str, lines: list[Line], module: Module) -> Kind:
+    """What the value of a name is that some statements build."""
+    first = lines[0].node
+    if len(lines) == 1 and isinstance(first, ast.Assign | ast.AnnAssign) and first.value is not None:
+        return kind_of(first.value, module)
+    kinds: set[Kind] = set()
+    for node in (inner for line in lines[1:] for inner in ast.walk(line.node)):
+        match node:
+            case ast.Assign(targets=[ast.Subscript(value=ast.Name(id=target))], value=value) if target == name:
+                kinds.add(Kind.MAPPING if kind_of(value, module) is Kind.REF else Kind.UNKNOWN)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=target), attr="append"), args=[value]) if target == name:
+                kinds.add(Kind.REFS if kind_of(value, module) is Kind.REF else Kind.UNKNOWN)
+            case ast.Name(id=target, ctx=ast.Store()) if target == name:
+                kinds.add(Kind.UNKNOWN)
+            case _:
+                pass
+    return kinds.pop() if len(kinds) == 1 else Kind.UNKNOWN

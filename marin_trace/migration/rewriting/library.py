@@ -1,0 +1,196 @@
+"""Library code without the executor: fields that have their path from outside, and types that are plain."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any, cast
+
+import libcst as cst
+
+from marin_trace.migration.inference import definition
+from marin_trace.migration.module import Module
+from marin_trace.migration.rewriting.cst import Document
+from marin_trace.migration.rules.layers import defaults_of, is_own_path_default
+
+_DATACLASS_DECORATORS = frozenset({"dataclasses.dataclass", "draccus.wrap"})
+
+
+def rewrite_defaults(module: Module, positional: dict[str, int]) -> str:
+    """The text with fields instead of defaults that are a step's own output path.
+
+    Args:
+        module: As it was read.
+        positional: By name of a class, the most positional arguments that any call gives it: its fields keep their
+            order where one of them would get another value.
+    """
+    classes = {node.lineno: node for node in module.nodes(ast.ClassDef) if _is_changed(node, module, positional)}
+    functions = {node.lineno: node for node in module.nodes(ast.FunctionDef) if _loses_default(node, module)}
+    if not classes and not functions:
+        return module.text
+    document = Document(module.text, module.path)
+    return document.tree.visit(_Defaults(document, module, classes, functions)).code
+
+
+def _own_fields(node: ast.ClassDef, module: Module) -> list[str]:
+    return [
+        line.target.id
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None
+        if is_own_path_default(line.value, module)
+    ]
+
+
+def _is_changed(node: ast.ClassDef, module: Module, positional: dict[str, int]) -> bool:
+    """Whether the fields of a class can lose their defaults, and be reordered for it."""
+    own = _own_fields(node, module)
+    if not own or not _is_dataclass(node, module):
+        return False
+    if _is_keyword_only(node):
+        return True
+    if not all(_has_no_defaults(base, module) for base in node.bases):
+        return False
+    fields = [line for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+    names = [ast.unparse(line.target) for line in fields]
+    required = [name for name, line in zip(names, fields, strict=True) if line.value is None or name in own]
+    order = [*required, *(name for name in names if name not in required)]
+    unchanged = next((i for i, (a, b) in enumerate(zip(names, order, strict=True)) if a != b), len(names))
+    return positional.get(node.name, 0) <= unchanged
+
+
+def _is_dataclass(node: ast.ClassDef, module: Module) -> bool:
+    for decorator in node.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if module.qualified(called) in _DATACLASS_DECORATORS:
+            return True
+    return False
+
+
+def _is_keyword_only(node: ast.ClassDef) -> bool:
+    return any(
+        keyword.arg == "kw_only" and isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+        for decorator in node.decorator_list
+        if isinstance(decorator, ast.Call)
+        for keyword in decorator.keywords
+    )
+
+
+def _has_no_defaults(base: ast.expr, module: Module) -> bool:
+    """Whether a base class brings no field with a default along, before which a field without one cannot stand."""
+    text = ast.unparse(base)
+    if text.partition("[")[0].rpartition(".")[2] in ("object", "Generic", "Protocol", "ABC"):
+        return True
+    found = definition(base, module)
+    if found is None or not isinstance(found[0], ast.ClassDef):
+        return False
+    cls, owner = found
+    fields = [line for line in cls.body if isinstance(line, ast.AnnAssign)]
+    is_plain = all(line.value is None or is_own_path_default(line.value, owner) for line in fields)
+    return is_plain and all(_has_no_defaults(inner, owner) for inner in cls.bases)
+
+
+def _loses_default(node: ast.FunctionDef, module: Module) -> bool:
+    """Whether a function's own-path parameters can be required where they stand: none before them has a default."""
+    pairs = list(defaults_of(node.args))
+    own = [argument.arg for argument, default in pairs if is_own_path_default(default, module)]
+    keyword_only = {argument.arg for argument in node.args.kwonlyargs}
+    positional = [argument.arg for argument, _ in pairs if argument.arg not in keyword_only]
+    first = [name for name in own if name not in keyword_only]
+    return bool(own) and positional[: len(first)] == first
+
+
+class _Defaults(cst.CSTTransformer):
+    def __init__(
+        self,
+        document: Document,
+        module: Module,
+        classes: dict[int, ast.ClassDef],
+        functions: dict[int, ast.FunctionDef],
+    ) -> None:
+        super().__init__()
+        self._document = document
+        self._module = module
+        self._classes = classes
+        self._functions = functions
+
+    def leave_ClassDef(self, original_node: cst.ClassDef, updated_node: cst.ClassDef) -> cst.ClassDef:
+        node = self._classes.get(self._document.start(original_node)[0])
+        if node is None or not isinstance(updated_node.body, cst.IndentedBlock):
+            return updated_node
+        own = set(_own_fields(node, self._module))
+        body = [_without_default(line, own) for line in updated_node.body.body]
+        if not _is_keyword_only(node):
+            body = _required_first(body)
+        return updated_node.with_changes(body=updated_node.body.with_changes(body=body))
+
+    def leave_FunctionDef(self, original_node: cst.FunctionDef, updated_node: cst.FunctionDef) -> cst.FunctionDef:
+        node = self._functions.get(self._document.start(original_node)[0])
+        if node is None or node.name != original_node.name.value:
+            return updated_node
+        own = {arg.arg for arg, default in defaults_of(node.args) if is_own_path_default(default, self._module)}
+        parameters = updated_node.params
+
+        def required(given: Sequence[cst.Param]) -> list[cst.Param]:
+            return [
+                param.with_changes(default=None, equal=cst.MaybeSentinel.DEFAULT) if param.name.value in own else param
+                for param in given
+            ]
+
+        changed = parameters.with_changes(
+            params=required(parameters.params), kwonly_params=required(parameters.kwonly_params)
+        )
+        return updated_node.with_changes(params=changed)
+
+
+def _field_name(statement: cst.BaseStatement) -> str | None:
+    match statement:
+        case cst.SimpleStatementLine(body=[cst.AnnAssign(target=cst.Name(value=name))]):
+            return name
+        case _:
+            return None
+
+
+def _without_default(statement: cst.BaseStatement, own: set[str]) -> cst.BaseStatement:
+    if _field_name(statement) not in own:
+        return statement
+    line = cst.ensure_type(statement, cst.SimpleStatementLine)
+    field = cst.ensure_type(line.body[0], cst.AnnAssign)
+    return line.with_changes(body=[field.with_changes(value=None, equal=cst.MaybeSentinel.DEFAULT)])
+
+
+def _required_first(body: Sequence[cst.BaseStatement]) -> list[cst.BaseStatement]:
+    """The statements of a class with its required fields first, each with the string below that describes it."""
+    groups: list[list[cst.BaseStatement]] = []
+    for statement in body:
+        describes = _is_string(statement) and bool(groups) and _field_name(groups[-1][0]) is not None
+        if describes:
+            groups[-1].append(statement)
+        else:
+            groups.append([statement])
+    fields = [group for group in groups if _field_name(group[0]) is not None]
+    ordered = iter(sorted(fields, key=_has_default))
+    placed = [next(ordered) if _field_name(group[0]) is not None else group for group in groups]
+    # The blank line before the first field stays there, whichever it is now.
+    return [statement for group in placed for statement in group]
+
+
+def _has_default(group: list[cst.BaseStatement]) -> bool:
+    line = cst.ensure_type(group[0], cst.SimpleStatementLine)
+    field = cst.ensure_type(line.body[0], cst.AnnAssign)
+    is_class_variable = "ClassVar" in cst.Module([]).code_for_node(field.annotation.annotation)
+    return field.value is not None and not is_class_variable
+
+
+def _is_string(statement: cst.BaseStatement) -> bool:
+    match statement:
+        case cst.SimpleStatementLine(body=[cst.Expr(value=cst.SimpleString() | cst.ConcatenatedString())]):
+            return True
+        case _:
+            return False
+
+
+def positional_arguments(module: Module) -> dict[str, int]:
+    """By name of what is called, the most positional arguments that a call in a module gives."""
+    most: dict[str, int] = {}
+    for call in module.nodes(ast.Call):
+        name = cast("Any", call.func).attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
+        most[name] = max(most.get(name, 0), len(call.args))
+    return most
