@@ -464,14 +464,45 @@ def names_read(node: ast.AST) -> set[str]:
 
 
 def own_output_in(node: ast.AST, module: Module) -> bool:
-    """Whether a statement or expression names an own output, other than in the functions and constructors in it."""
+    """Whether a statement or expression holds an own output, other than in the functions and constructors in it.
+
+    Names are followed to what they were assigned, in this module and in those that it imports from.
+    """
     pending = [node]
     while pending:
         current = pending.pop()
         if isinstance(current, ast.expr) and is_own_output(current, module):
+            return True
+        if isinstance(current, ast.Name) and isinstance(current.ctx, ast.Load) and _is_own_name(current, module):
             return True
         is_constructor = isinstance(current, ast.Call) and module.framework_name(current.func) == "ExecutorStep"
         is_function = isinstance(current, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef)
         if not is_constructor and (current is node or not is_function):
             pending.extend(ast.iter_child_nodes(current))
     return False
+
+
+def _is_own_name(node: ast.Name, module: Module) -> bool:
+    place = module.place(node) if module.has_place(node) else None
+    scope = None if place is None else place.scope.lookup(node.id)
+    return scope is not None and _is_own_binding(node.id, scope, module)
+
+
+def _is_own_binding(name: str, scope: Scope, module: Module) -> bool:
+    known: dict[tuple[Scope, str], bool] = module.memo.setdefault("own names", {})
+    key = (scope, name)
+    if key not in known:
+        known[key] = False
+        known[key] = any(_binds_own(binding, module) for binding in scope.bindings.get(name, []))
+    return known[key]
+
+
+def _binds_own(binding: Binding, module: Module) -> bool:
+    match binding:
+        case Assigned(value=value):
+            return own_output_in(value, module)
+        case Imported(module=source, attribute=str(attribute)):
+            owner = module.project.module_of(module, module.absolute(source))
+            return owner is not None and _is_own_binding(attribute, owner.root, owner)
+        case _:
+            return False

@@ -205,6 +205,9 @@ def _finished(source: Source, file: _Begun, project: Project, surroundings: Surr
             text, created = rewrite_imports_of_steps(module, names, surroundings)
             original = Module(path, source.text, project)
             text = tidied_imports(Module(path, text, project), original)
+            if "TYPE_CHECKING" in text:
+                # A block that has lost its imports is gone by now, and with it what its condition needed.
+                text = tidied_imports(Module(path, text, project), original)
             text = _spaced(text, path, {*file.created, *created})
         final_project = Project(project.packages, {path.resolve(): text})
         text, left = _with_remarks(path, text, final_project)

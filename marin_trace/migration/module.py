@@ -141,6 +141,10 @@ class Module:
         """The scope that a function, class or module opens."""
         return self._scopes.scopes[node]
 
+    def has_place(self, node: ast.AST) -> bool:
+        """Whether a node belongs to this module."""
+        return node in self._scopes.places
+
     def parent(self, node: ast.AST) -> ast.AST | None:
         """The node that holds a node; None for a statement of the module."""
         place = self._scopes.places.get(node)

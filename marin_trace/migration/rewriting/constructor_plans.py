@@ -112,6 +112,8 @@ def _reached(call: ast.Call, module: Module) -> set[ast.AST]:
     """A constructor, the function around it, and the statements of the module that make what it reads."""
     function = module.function(call)
     pending: list[ast.AST] = [call, *([function] if function is not None else [])]
+    if isinstance(function, ast.FunctionDef):
+        pending += own_path_arguments(function, module)
     reached: set[ast.AST] = set()
     while pending:
         node = pending.pop()
@@ -228,7 +230,8 @@ def _whole_function(given: Given, module: Module) -> WholeFunction | None:
     is_generator = any(isinstance(line, ast.Yield | ast.YieldFrom | ast.Await) for line in lines)
     if returns != [last] or returns[0].value is not call or calls != [call] or is_generator:
         return None
-    if function.name in {name.id for name in lines if isinstance(name, ast.Name)} or _is_given_own_paths(function, module):
+    is_recursive = function.name in {name.id for name in lines if isinstance(name, ast.Name)}
+    if is_recursive or own_path_arguments(function, module):
         return None
     scope = module.scope_in(function)
     parameters = [name for name, bindings in scope.bindings.items() if not isinstance(bindings[0], Assigned)]
@@ -271,14 +274,14 @@ def _options_of_whole(given: Given, unchanged: list[str], scope: Scope, module: 
     return resources
 
 
-def _is_given_own_paths(function: ast.FunctionDef, module: Module) -> bool:
-    """Whether a call of a function passes an own path, which belongs to no other step's body."""
+def own_path_arguments(function: ast.FunctionDef, module: Module) -> list[ast.expr]:
+    """What calls of a function pass that holds an own path, which belongs to no other step's body."""
+    found: list[ast.expr] = []
     for call in module.nodes(ast.Call):
         if isinstance(call.func, ast.Name) and is_global(call.func, function.name, module):
             arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
-            if any(own_output_in(argument, module) for argument in arguments):
-                return True
-    return False
+            found += [argument for argument in arguments if own_output_in(argument, module)]
+    return found
 
 
 def _lifted(given: Given, plans: Plans) -> Plan:
@@ -290,6 +293,8 @@ def _lifted(given: Given, plans: Plans) -> Plan:
         return Left(call, "it is made in a lambda")
     anchor, binders = _surroundings(call, module)
     bound = {name for binder in binders for name in _bound_in(binder)}
+    if isinstance(function, ast.FunctionDef) and own_path_arguments(function, module):
+        return Left(call, f"{function.name} is given an own path, which belongs to no other step")
     moved = _own_statements(given, anchor, function, module)
     if moved is None:
         return Left(call, "this_output_path() reaches it through more than plain assignments")
@@ -414,7 +419,7 @@ def _are_read_only_here(needed: list[ast.stmt], given: Given, block: list[ast.st
 def _wanted_name(given: Given, module: Module) -> str:
     """What to call the function of a constructor that no name of the module was assigned."""
     match module.parent(given.call):
-        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)) if "step" not in name:
             return f"{name}_step"
         case ast.Dict(keys=keys, values=values):
             key = keys[values.index(given.call)]

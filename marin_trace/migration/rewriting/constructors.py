@@ -29,6 +29,7 @@ from marin_trace.migration.rewriting.cst import (
     function,
     indentation_of,
     returned,
+    separated,
     shifted,
 )
 from marin_trace.migration.rewriting.imports import LocalNames, names_used
@@ -171,6 +172,11 @@ class _Constructors(cst.CSTTransformer):
         self._moved = {
             (line.lineno, module.span(line).column) for plan in active if isinstance(plan, Lifted) for line in plan.moved
         }
+        self._nested = {
+            (plan.anchor.lineno, module.span(plan.anchor).column)
+            for plan in active
+            if isinstance(plan, Lifted) and module.parent(plan.anchor) is not None
+        }
         self._moved_nodes: dict[tuple[int, int], cst.BaseStatement] = {}
         self._pending: dict[tuple[int, int], list[cst.BaseStatement]] = {}
         self._built: dict[Span, cst.Call] = {}
@@ -197,7 +203,7 @@ class _Constructors(cst.CSTTransformer):
         key = (plan.anchor.lineno, self._work.module.span(plan.anchor).column)
         self._pending.setdefault(key, []).append(self._lifted(plan, updated_node))
         arguments: list[cst.BaseExpression] = [cst.Name(name) for name in plan.parameters]
-        if plan.name_template is None and plan.parameters:
+        if self._needs_name(plan):
             arguments.insert(0, self._given(updated_node, "name"))
         return called(plan.name, arguments)
 
@@ -206,6 +212,8 @@ class _Constructors(cst.CSTTransformer):
         if not isinstance(original_node, cst.BaseStatement):
             return updated
         start = self._document.start(original_node)
+        if isinstance(original_node, cst.SimpleStatementLine) and self._work.deferred_names and _is_import(original_node):
+            return self._import(updated)
         if isinstance(original_node, cst.SimpleStatementLine) and start in self._statements:
             updated = self._statement(self._statements[start], cast("cst.SimpleStatementLine", updated_node))
         elif isinstance(original_node, cst.FunctionDef) and start in self._functions:
@@ -214,15 +222,36 @@ class _Constructors(cst.CSTTransformer):
             self._moved_nodes[start] = updated
             return cst.RemoveFromParent()
         before = self._pending.pop(start, [])
-        return cst.FlattenSentinel([*before, updated]) if before else updated
+        if not before:
+            return updated
+        if start in self._nested:
+            before = [separated(line, 1) for line in before]
+            updated = separated(updated, 1) if isinstance(updated, cst.BaseStatement) else updated
+        following = list(updated) if isinstance(updated, cst.FlattenSentinel) else [updated]
+        return cst.FlattenSentinel([*before, *following])
 
-    def leave_ImportAlias(self, original_node: cst.ImportAlias, updated_node: cst.ImportAlias) -> cst.ImportAlias:
-        local = original_node.evaluated_alias or original_node.evaluated_name
-        renamed = self._work.deferred_names.get(local)
-        if renamed is None:
-            return updated_node
-        space = cst.SimpleWhitespace(" ")
-        return updated_node.with_changes(asname=cst.AsName(cst.Name(renamed), space, space))
+    def _import(self, statement: cst.SimpleStatementLine) -> Any:
+        """An import whose functions that are deferred have got other names, each on a line of its own."""
+        match statement.body:
+            case [cst.ImportFrom(names=[*names]) as line]:
+                pass
+            case _:
+                return statement
+        renamed = {id(alias): self._work.deferred_names.get(_local_name(alias)) for alias in names}
+        if not any(renamed.values()):
+            return statement
+        source = self._document.code(line)[: -len(self._document.code(line).partition("import")[2])].strip()
+        kept = [alias for alias in names if renamed[id(alias)] is None]
+        if kept and not line.lpar:
+            kept[-1] = kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        lines: list[Any] = [statement.with_changes(body=[line.with_changes(names=kept)])] if kept else []
+        for alias in names:
+            name = renamed[id(alias)]
+            if name is not None:
+                lines.append(cst.parse_statement(f"{source} {alias.evaluated_name} as {name}\n"))
+        if not kept:
+            lines[0] = lines[0].with_changes(leading_lines=statement.leading_lines)
+        return cst.FlattenSentinel(lines)
 
     def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
         if not self._work.deferred_names:
@@ -254,8 +283,19 @@ class _Constructors(cst.CSTTransformer):
         self._work.created.add(plan.name)
         return cst.FlattenSentinel(made)
 
+    def _template(self, value: ast.expr, visible: tuple[str, ...]) -> str | None:
+        """A text option as a template; None for an expression that says by itself what its template would."""
+        is_text = isinstance(value, ast.Constant | ast.JoinedStr | ast.BinOp | ast.Call)
+        is_field = any(isinstance(name, ast.Name) and name.id in visible for name in ast.walk(value))
+        return template_of(value, visible, self._work.module) if is_text or is_field else None
+
     def _text(self, node: ast.expr) -> str:
         return ast.get_source_segment(self._work.module.text, node) or ast.unparse(node)
+
+    def _needs_name(self, plan: Lifted) -> bool:
+        """Whether the name of a step is computed where it is called: no template can be made of its expression."""
+        reads = {name.id for name in ast.walk(plan.given.by_name["name"]) if isinstance(name, ast.Name)}
+        return plan.name_template is None and bool(reads & set(plan.parameters))
 
     def _whole(self, plan: WholeFunction, node: cst.FunctionDef) -> cst.FunctionDef:
         call = self._built[self._work.module.span(plan.given.call)]
@@ -285,14 +325,14 @@ class _Constructors(cst.CSTTransformer):
         """The decorator and ``def`` line of a step."""
         module = self._work.module
         visible = self._parameters_of(plan)
-        template = plan.name_template if plan is not None else template_of(given.by_name["name"], (), module)
-        if template is None and parameters:
+        template = self._template(given.by_name["name"], visible)
+        if isinstance(plan, Lifted) and self._needs_name(plan):
             template, parameters = '"{step_name}"', ("step_name", *parameters)
         options = {"name": template or self._document.code(self._given(call, "name"))}
         wrapped = _unwrapped(given.by_name["fn"], module)[1]
         options |= {option: ast.unparse(value) for option, value in wrapped.items()}
         for option, value in given.options.items():
-            text = template_of(value, visible, module) if option in ("description", "override_output_path") else None
+            text = self._template(value, visible) if option in ("description", "override_output_path") else None
             options[option] = text or self._document.code(self._given(call, option))
         options |= extra
         listed = [f"{option}={value}" for option, value in options.items()]
@@ -342,3 +382,7 @@ class _Constructors(cst.CSTTransformer):
 
 def _is_import(statement: cst.CSTNode) -> bool:
     return isinstance(statement, cst.SimpleStatementLine) and isinstance(statement.body[0], cst.Import | cst.ImportFrom)
+
+
+def _local_name(alias: cst.ImportAlias) -> str:
+    return alias.evaluated_alias or alias.evaluated_name

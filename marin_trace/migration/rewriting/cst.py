@@ -155,6 +155,28 @@ def separated(statement: cst.BaseStatement, lines: int) -> cst.BaseStatement:
     return cast("Any", statement).with_changes(leading_lines=[*missing, *leading])
 
 
+class Carry:
+    """Keeps the blank lines between what stands before and after a statement that goes away."""
+
+    def __init__(self) -> None:
+        self._lines = 0
+
+    def passed_on(self, original: cst.CSTNode, updated: Any) -> Any:
+        """A statement of a module as it stays, with the blank lines of those that went away before it."""
+        leading: Sequence[cst.EmptyLine] = getattr(original, "leading_lines", ())
+        if updated is cst.RemoveFromParent():
+            blank = next((index for index, line in enumerate(leading) if line.comment is not None), len(leading))
+            self._lines = max(self._lines, blank)
+            return updated
+        lines, self._lines = self._lines, 0
+        if not lines:
+            return updated
+        if isinstance(updated, cst.FlattenSentinel):
+            first, *others = cast("cst.FlattenSentinel[cst.BaseStatement]", updated)
+            return cst.FlattenSentinel([separated(first, lines), *others])
+        return separated(updated, lines)
+
+
 def without_blank_lines(statement: cst.BaseStatement) -> cst.BaseStatement:
     """A statement that directly follows what stands before it; its comments stay."""
     leading: list[cst.EmptyLine] = list(cast("Any", statement).leading_lines)

@@ -137,7 +137,8 @@ def _edit_quoted(constant: ast.Constant, edits: _Edits) -> None:
     replacement = "str" if edits.module.layer is Layer.LIBRARY else edits.names["StepRef"]
     parts = [_QUOTED_TYPE.sub(replacement, part.strip()) for part in text.split("|")]
     joined = " | ".join(dict.fromkeys(parts))
-    edits.add(constant, lambda _: cst.SimpleString(f'"{joined}"'))
+    is_plain = joined == replacement
+    edits.add(constant, lambda _: expression(joined) if is_plain else cst.SimpleString(f'"{joined}"'))
 
 
 def _find_unions(edits: _Edits) -> None:

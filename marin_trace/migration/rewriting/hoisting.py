@@ -8,7 +8,7 @@ import libcst as cst
 
 from marin_trace.migration.inference import Kind
 from marin_trace.migration.module import Module, Span
-from marin_trace.migration.rewriting.cst import Document, comments_outside, function, returned, without_blank_lines
+from marin_trace.migration.rewriting.cst import BLANK, Carry, Document, comments_outside, function, returned, without_blank_lines
 from marin_trace.migration.rewriting.hoisting_plans import (
     Entry,
     HoistPlan,
@@ -58,6 +58,7 @@ class _Hoisting(cst.CSTTransformer):
         self._base = step_path(module.path)
         self._calls = _calls_of(module, plan, imported)
         self._moved = {self._start(line.node): line for line in plan.moved}
+        self._dead = _dead_lines(plan)
         self._builders: dict[_Start, str] = {}
         self._lines: dict[str, list[Line]] = {}
         for name in sorted(plan.functions()):
@@ -69,11 +70,20 @@ class _Hoisting(cst.CSTTransformer):
         self._emitted_spans = {module.span(node) for node in plan.emitted}
         self._emitted: dict[Span, cst.BaseExpression] = {}
         self._comments: list[cst.EmptyLine] = []
+        self._body: set[int] = set()
+        self._carry = Carry()
 
     def _start(self, node: ast.stmt) -> _Start:
         return node.lineno, self._module.span(node).column
 
+    def visit_Module(self, node: cst.Module) -> None:
+        self._body = {id(statement) for statement in node.body}
+
     def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        updated = self._left(original_node, updated_node)
+        return self._carry.passed_on(original_node, updated) if id(original_node) in self._body else updated
+
+    def _left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
         updated: Any = super().on_leave(original_node, updated_node)
         if isinstance(original_node, cst.BaseExpression):
             return self._expression(original_node, updated)
@@ -85,7 +95,7 @@ class _Hoisting(cst.CSTTransformer):
             return cst.RemoveFromParent()
         name = self._builders.get(start)
         if name is not None:
-            return self._function_line(name, updated)
+            updated = self._function_line(name, updated)
         return updated
 
     def _expression(self, original: cst.BaseExpression, updated: cst.BaseExpression) -> cst.BaseExpression:
@@ -115,14 +125,15 @@ class _Hoisting(cst.CSTTransformer):
         if not isinstance(statement, cst.SimpleStatementLine) or len(line.binds) != 1:
             return statement
         [name] = line.binds
-        others = [other for other in self._plan.moved if other is not line]
+        others = [other for other in self._plan.moved if other is not line and other not in self._dead]
         is_read = any(name in other.reads | other.binds for other in others)
         is_read = is_read or any(name in _names_in(node) for node in self._plan.emitted)
         match statement.body:
             case [cst.Assign(value=value) | cst.AnnAssign(value=cst.BaseExpression() as value)] if not is_read:
-                if isinstance(value, cst.Call):
-                    return statement.with_changes(body=[cst.Expr(value)])
-                return statement
+                made = _as_statement(value)
+                if isinstance(made, cst.SimpleStatementLine) and not isinstance(value, cst.Call):
+                    return statement
+                return cast("Any", made).with_changes(leading_lines=statement.leading_lines)
             case _:
                 return statement
 
@@ -154,6 +165,16 @@ class _Hoisting(cst.CSTTransformer):
         ref = self._names["StepRef"]
         return {Kind.REF: ref, Kind.REFS: f"list[{ref}]", Kind.MAPPING: f"dict[str, {ref}]"}.get(kind, "")
 
+    def leave_IndentedBlock(
+        self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
+    ) -> cst.IndentedBlock:
+        """A block whose first statements have gone begins without the blank line that stood after them."""
+        starts = [self._document.start(line) for line in original_node.body]
+        if not updated_node.body or not starts or starts[0] not in self._moved:
+            return updated_node
+        first = updated_node.body[0]
+        return updated_node.with_changes(body=[without_blank_lines(first), *updated_node.body[1:]])
+
     def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
         entry = self._plan.entry
         if entry is None:
@@ -173,7 +194,7 @@ class _Hoisting(cst.CSTTransformer):
 
     def _entry(self, entry: Entry) -> cst.FunctionDef:
         body: list[cst.BaseStatement] = [
-            self._entry_body[self._start(line.node)] for line in self._plan.moved
+            self._entry_body[self._start(line.node)] for line in self._plan.moved if line not in self._dead
         ]
         emitted = [_as_statement(self._emitted[self._module.span(node)]) for node in self._plan.emitted]
         if emitted and self._comments:
@@ -201,6 +222,19 @@ def _calls_of(module: Module, plan: HoistPlan, imported: set[str]) -> set[Span]:
     return spans
 
 
+def _dead_lines(plan: HoistPlan) -> list[Line]:
+    """Statements that only listed steps for ``executor_main``: they call nothing, and nothing else reads them."""
+    dead: list[Line] = []
+    for line in reversed(plan.moved):
+        is_list = isinstance(line.node, ast.Assign | ast.AnnAssign) and len(line.binds) == 1
+        makes = any(isinstance(node, ast.Call) for node in ast.walk(line.node))
+        read = {name for other in plan.moved if other is not line and other not in dead for name in other.reads | other.binds}
+        read |= {name for node in plan.emitted for name in _names_in(node)}
+        if is_list and not makes and not line.calls_steps and not line.binds & read:
+            dead.append(line)
+    return dead
+
+
 def _names_in(node: ast.expr) -> set[str]:
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
 
@@ -212,9 +246,10 @@ def _steps_index(call: cst.Call) -> int:
 
 def _as_statement(value: cst.BaseExpression) -> cst.BaseStatement:
     """What an element of a list of steps does, as a statement."""
-    if isinstance(value, cst.ListComp | cst.GeneratorExp):
+    if isinstance(value, cst.ListComp | cst.GeneratorExp | cst.SetComp | cst.DictComp) and not value.for_in.inner_for_in:
         generator = value.for_in
-        body: cst.BaseStatement = cst.SimpleStatementLine([cst.Expr(value.elt)])
+        item = value.value if isinstance(value, cst.DictComp) else value.elt
+        body: cst.BaseStatement = cst.SimpleStatementLine([cst.Expr(item)])
         for condition in reversed(generator.ifs):
             body = cst.If(condition.test, cst.IndentedBlock([body]))
         return cst.For(generator.target, generator.iter, cst.IndentedBlock([body]))
@@ -224,7 +259,11 @@ def _as_statement(value: cst.BaseExpression) -> cst.BaseStatement:
 def _with_one_blank_line(statement: cst.BaseStatement) -> cst.BaseStatement:
     """A statement with at most one blank line before it and before its comments."""
     leading: Sequence[cst.EmptyLine] = cast("Any", statement).leading_lines
-    kept = [line for i, line in enumerate(leading) if line.comment is not None or i == 0 or leading[i - 1].comment is not None]
+    kept = [
+        line if line.comment is not None else BLANK
+        for index, line in enumerate(leading)
+        if line.comment is not None or index == 0 or leading[index - 1].comment is not None
+    ]
     return cast("Any", statement).with_changes(leading_lines=kept)
 
 

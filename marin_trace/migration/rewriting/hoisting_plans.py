@@ -192,7 +192,11 @@ def _holds(node: ast.AST, wanted: ast.AST) -> bool:
 
 def _line(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) -> Line:
     own = list(_own_nodes(node))
-    binds = {name.id for name in own if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load)}
+    binds = {
+        name.id
+        for name in own
+        if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load) and _is_own_scope(name, node, module)
+    }
     binds |= {name for part in own for name in _changed_by(part)}
     binds |= {node.name} if isinstance(node, _DEFINITIONS) else set()
     reads = {name.id for name in own if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
@@ -202,6 +206,11 @@ def _line(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) 
     is_guard = isinstance(node, ast.If) and is_main_test(node.test)
     calls = not is_definition and not is_guard and (bool(reads & imported) or _calls_steps(own, module))
     return Line(node, in_main, frozenset(binds), frozenset(reads), calls)
+
+
+def _is_own_scope(name: ast.Name, line: ast.stmt, module: Module) -> bool:
+    """Whether a name is bound where its statement stands, and not in a comprehension or lambda of it."""
+    return module.place(name).scope is module.place(line).scope
 
 
 def _own_nodes(node: ast.stmt) -> Iterable[ast.AST]:

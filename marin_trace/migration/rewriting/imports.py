@@ -12,10 +12,10 @@ import libcst as cst
 
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import LEGACY_NAMES, ROOT_NAMES, Packages
-from marin_trace.migration.rewriting.cst import Document
+from marin_trace.migration.rewriting.cst import Carry, Document
 from marin_trace.migration.scopes import Imported
 
-WANTED: Final = ("StepRef", "deferred", "output", "step", "versioned")
+WANTED: Final = ("StepRef", "deferred", "executor_main", "output", "step", "versioned")
 """What a pass may write into a module that did not import it."""
 
 _LINE_LENGTH: Final = 120
@@ -69,12 +69,12 @@ def _first_line_for_imports(module: Module) -> int:
     packages = module.project.packages
     for statement in module.tree.body:
         if isinstance(statement, ast.ImportFrom) and packages.is_framework(statement.module or ""):
-            return statement.lineno - 1
+            return statement.end_lineno or statement.lineno
     for statement in module.tree.body:
         is_text = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         is_future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
         if isinstance(statement, ast.Import | ast.ImportFrom) and not is_future:
-            return statement.lineno - 1
+            return statement.end_lineno or statement.lineno
         if not (is_text or is_future):
             break
         after = statement.end_lineno or statement.lineno
@@ -87,11 +87,15 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _import_line(source: str, names: Iterable[tuple[str, str]]) -> str:
-    parts = [name if name == local else f"{name} as {local}" for name, local in sorted(names, key=lambda n: _order(n[0]))]
+    ordered = sorted(names, key=lambda pair: _order(pair[0]))
+    renamed = [f"from {source} import {name} as {local}" for name, local in ordered if name != local]
+    parts = [name for name, local in ordered if name == local]
+    if not parts:
+        return "\n".join(renamed)
     line = f"from {source} import {', '.join(parts)}"
-    if len(line) <= _LINE_LENGTH:
-        return line
-    return "\n".join([f"from {source} import (", *(f"    {part}," for part in parts), ")"])
+    if len(line) > _LINE_LENGTH:
+        line = "\n".join([f"from {source} import (", *(f"    {part}," for part in parts), ")"])
+    return "\n".join([line, *renamed])
 
 
 @final
@@ -168,8 +172,15 @@ class _Imports(cst.CSTTransformer):
         self._lost = lost
         self._top: set[int] = set()
         self._pending = True
+        self._body: set[int] = set()
+        self._carry = Carry()
+
+    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        updated: Any = super().on_leave(original_node, updated_node)
+        return self._carry.passed_on(original_node, updated) if id(original_node) in self._body else updated
 
     def visit_Module(self, node: cst.Module) -> None:
+        self._body = {id(statement) for statement in node.body}
         for statement in node.body:
             line = self._framework_import(statement)
             if line is not None:
@@ -208,7 +219,8 @@ class _Imports(cst.CSTTransformer):
             lines = needed.lines()
         if not lines:
             return cst.RemoveFromParent()
-        statements = [cst.ensure_type(cst.parse_statement(text), cst.SimpleStatementLine) for text in lines]
+        parsed = cst.parse_module("\n".join([*lines, ""])).body
+        statements = [cst.ensure_type(statement, cst.SimpleStatementLine) for statement in parsed]
         statements[0] = statements[0].with_changes(leading_lines=updated_node.leading_lines)
         statements[-1] = statements[-1].with_changes(trailing_whitespace=updated_node.trailing_whitespace)
         return cst.FlattenSentinel(statements)
@@ -231,20 +243,6 @@ class _Imports(cst.CSTTransformer):
         body = updated_node.body
         is_empty = isinstance(body, cst.IndentedBlock) and not body.body
         return cst.RemoveFromParent() if is_empty and updated_node.orelse is None else updated_node
-
-    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
-        return _with_first_comment(original_node, updated_node)
-
-
-def _with_first_comment(before: cst.Module, after: cst.Module) -> cst.Module:
-    """A module without blank lines at its top that only followed an import which is gone."""
-    if not after.body or before.header or after.header:
-        return after
-    first = after.body[0]
-    leading: list[cst.EmptyLine] = list(cast("Any", first).leading_lines)
-    while leading and leading[0].comment is None:
-        del leading[0]
-    return after.with_changes(body=[cast("Any", first).with_changes(leading_lines=leading), *after.body[1:]])
 
 
 def _source_of(line: cst.ImportFrom) -> str:

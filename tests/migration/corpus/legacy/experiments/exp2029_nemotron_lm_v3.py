@@ -1,0 +1,43 @@
+"""Nemotron with and without code, depending on what the caller wants."""
+
+import argparse
+import os
+
+from experiments.datasets.mixtures import nemotron_mixture
+from experiments.datasets.nemotron import NEMOTRON_WEIGHTS, tokenize_nemotron_steps
+from experiments.defaults import default_train
+from experiments.llama import compute_num_parameters, llama_1_4b
+from marin.execution.executor import executor_main
+from marin.processing.tokenize.data_configs import lm_mixture_data_config
+from marin.training.training import SimpleTrainConfig
+
+VOCAB_SIZE = 128_256
+
+
+def model_name(with_code: bool) -> str:
+    billions = compute_num_parameters(llama_1_4b, VOCAB_SIZE) / 1e9
+    return f"nemotron-v3-{billions:.1f}b{'-code' if with_code else ''}"
+
+
+def main() -> None:
+    if os.environ.get("MARIN_SKIP_EXPERIMENTS"):
+        return
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=20_000)
+    args, _ = parser.parse_known_args([])
+
+    train_config = SimpleTrainConfig(train_batch_size=1024, num_train_steps=args.steps, learning_rate=4e-4)
+
+    without_code = lm_mixture_data_config(
+        tokenize_nemotron_steps(),
+        {f"nemotron_cc/{split}": weight for split, weight in NEMOTRON_WEIGHTS.items()},
+    )
+    plain = default_train(model_name(False), without_code, llama_1_4b, train_config)
+    code = default_train(model_name(True), nemotron_mixture, llama_1_4b, train_config)
+
+    executor_main(steps=[plain, code], description="Nemotron, with and without code")
+
+
+if __name__ == "__main__":
+    main()

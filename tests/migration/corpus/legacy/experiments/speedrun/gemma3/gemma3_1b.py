@@ -1,0 +1,32 @@
+"""Speedrun: the shape of Gemma 3, in two sizes, from one function."""
+
+from experiments.datasets.simple import tokenized
+from experiments.defaults import default_speedrun
+from marin.execution.executor import executor_main
+from marin.speedrun.speedrun import Author, SpeedrunConfig
+from marin.training.training import ModelConfig, SimpleTrainConfig
+
+AUTHOR = Author(name="Grace", affiliation="Marin")
+
+MODELS = {
+    "1b": ModelConfig(hidden_dim=1152, num_layers=26, num_heads=4),
+    "4b": ModelConfig(hidden_dim=2560, num_layers=34, num_heads=8),
+}
+BATCH_SIZES = {"1b": 256, "4b": 512}
+
+
+def build_config(size: str) -> tuple[str, SpeedrunConfig]:
+    """The name and the configuration of a run."""
+    train = SimpleTrainConfig(train_batch_size=BATCH_SIZES[size], num_train_steps=10_000, learning_rate=1e-3)
+    return f"gemma3_{size}", SpeedrunConfig(AUTHOR, f"Gemma 3, {size}", MODELS[size], train)
+
+
+if __name__ == "__main__":
+    runs = [build_config(size) for size in MODELS]
+
+    steps = []
+    for name, config in runs:
+        print(f"{name}: {config.flops():.2e} operations")
+        steps.extend(default_speedrun(name, config, tokenized["fineweb"], tags=["gemma3"]))
+
+    executor_main(steps=steps, description="Gemma 3, two sizes")

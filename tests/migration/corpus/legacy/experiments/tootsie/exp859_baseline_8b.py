@@ -1,0 +1,77 @@
+"""The 8B baseline: DCLM, then a phase on better data, then an anneal.
+
+Each phase goes on from the last checkpoint of the one before.
+"""
+
+import dataclasses
+
+from experiments.datasets.mixtures import DCLM_MIXTURE_WEIGHTS, dclm_components, dclm_mixture
+from experiments.datasets.simple import tokenized
+from experiments.defaults import default_anneal, default_train
+from experiments.llama import llama_8b
+from marin.execution.executor import executor_main, output_path_of
+from marin.processing.tokenize.data_configs import lm_mixture_data_config
+from marin.training.training import SimpleTrainConfig, TpuSlice
+
+PHASE_1_END = 660_000
+"""Steps."""
+
+## Phase 1: DCLM.
+
+tootsie_8b_train = SimpleTrainConfig(
+    resources=TpuSlice("v5litepod-256", slice_count=2),
+    train_batch_size=1024,
+    num_train_steps=1_000_000,
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    lr_schedule="linear",
+)
+
+llama_8b_tootsie = default_train(
+    name="llama-8b-tootsie-0.001-19ad63",
+    tokenized=dclm_mixture,
+    model_config=llama_8b,
+    train_config=tootsie_8b_train,
+    tags=["llama", "8b", "wsd-s", "exp600"],
+    override_output_path="checkpoints/llama-8b-tootsie-0.001-19ad63",
+)
+
+phase_1_checkpoint = output_path_of(llama_8b_tootsie, f"checkpoints/step-{PHASE_1_END}")
+
+## Phase 2: SlimPajama as well.
+
+phase_2_mixture = lm_mixture_data_config(
+    components={**dclm_components, "slimpajama": tokenized["slimpajama"]},
+    weights={name: weight * 0.7 for name, weight in DCLM_MIXTURE_WEIGHTS.items()} | {"slimpajama": 1.2},
+)
+
+llama_8b_tootsie_phase2 = default_train(
+    name="llama-8b-tootsie-phase2",
+    tokenized=phase_2_mixture,
+    model_config=llama_8b,
+    train_config=dataclasses.replace(
+        tootsie_8b_train,
+        train_batch_size=3072,
+        initialize_from_checkpoint_path=phase_1_checkpoint,
+    ),
+    tags=["llama", "8b", "ema", "exp600"],
+)
+
+## Phase 3: the anneal.
+
+llama_8b_tootsie_anneal = default_anneal(
+    "llama-8b-tootsie-anneal",
+    llama_8b_tootsie_phase2.cd("checkpoints/step-819924"),
+    phase_2_mixture,
+    llama_8b,
+)
+
+if __name__ == "__main__":
+    executor_main(
+        steps=[
+            llama_8b_tootsie,
+            llama_8b_tootsie_phase2,
+            llama_8b_tootsie_anneal,
+        ],
+        description="Train the 8B baseline in three phases.",
+    )
