@@ -8,7 +8,7 @@ what the others offer by then.
 import ast
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -21,7 +21,7 @@ from marin_trace.migration.rewriting.constructors import rewrite_constructors
 from marin_trace.migration.rewriting.cst import Document, spaced
 from marin_trace.migration.rewriting.expressions import rewrite_expressions
 from marin_trace.migration.rewriting.hoisting import rewrite_imports_of_steps
-from marin_trace.migration.rewriting.hoisting_plans import Surroundings
+from marin_trace.migration.rewriting.hoisting_plans import Surroundings, parts_read
 from marin_trace.migration.rewriting.imports import LocalNames, tidied_imports, with_wanted_imports
 from marin_trace.migration.rewriting.library import positional_arguments, rewrite_defaults
 from marin_trace.migration.sources import Source, project_root, python_files, read_source
@@ -166,21 +166,32 @@ def _second_round(
     sources: Mapping[Path, Source], begun: Mapping[Path, _Begun], chosen: frozenset[str], packages: Packages
 ) -> dict[Path, Migrated]:
     project = Project(packages, {path.resolve(): file.text for path, file in begun.items()})
-    surroundings = Surroundings(chosen, _imported_names(sources, project))
+    surroundings = _surroundings(sources, chosen, project)
     return {
         path: _finished(sources[path], file, project, surroundings) for path, file in begun.items()
     }
 
 
-def _imported_names(sources: Mapping[Path, Source], project: Project) -> dict[str, frozenset[str]]:
-    """By resolved path of a file, the names that other files of its project import from it."""
-    found: dict[str, set[str]] = {}
+def _surroundings(sources: Mapping[Path, Source], chosen: frozenset[str], project: Project) -> Surroundings:
+    """What the other files of the project import from each, and of what they read single items."""
+    imported: dict[str, set[str]] = {}
+    parts: dict[str, set[str]] = {}
     for path in _neighbours(sources):
         module = project.module_at(path.resolve())
-        for node in module.nodes(ast.ImportFrom) if module is not None else ():
+        if module is None:
+            continue
+        in_parts = {name for name, _ in parts_read(module)}
+        for node in module.nodes(ast.ImportFrom):
             owner = project.module_of(module, module.absolute("." * node.level + (node.module or "")))
-            if owner is not None and owner is not module:
-                found.setdefault(str(owner.path.resolve()), set()).update(alias.name for alias in node.names)
+            if owner is None or owner is module:
+                continue
+            key = str(owner.path.resolve())
+            imported.setdefault(key, set()).update(alias.name for alias in node.names)
+            parts.setdefault(key, set()).update(a.name for a in node.names if (a.asname or a.name) in in_parts)
+    return Surroundings(chosen, _frozen(imported), _frozen(parts))
+
+
+def _frozen(found: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
     return {path: frozenset(names) for path, names in found.items()}
 
 
@@ -197,22 +208,28 @@ def _neighbours(sources: Iterable[Path]) -> list[Path]:
 def _finished(source: Source, file: _Begun, project: Project, surroundings: Surroundings) -> Migrated:
     path = source.path
     with deep_recursion(path):
-        module = Module(path, file.text, project) if project.module_at(path.resolve()) is None else project.module_at(path.resolve())
-        assert module is not None
-        text = file.text
-        if file.is_touched:
-            names = LocalNames(module)
-            text, created = rewrite_imports_of_steps(module, names, surroundings)
-            original = Module(path, source.text, project)
-            text = tidied_imports(Module(path, text, project), original)
-            if "TYPE_CHECKING" in text:
-                # A block that has lost its imports is gone by now, and with it what its condition needed.
-                text = tidied_imports(Module(path, text, project), original)
-            text = _spaced(text, path, {*file.created, *created})
-        final_project = Project(project.packages, {path.resolve(): text})
-        text, left = _with_remarks(path, text, final_project)
-        parsed(text, path)
+        try:
+            text = _hoisted(source, file, project, surroundings) if file.is_touched else file.text
+            text, left = _with_remarks(path, text, project)
+        except SyntaxError as error:
+            # Whatever went wrong, what is written is Python: then it is what was read.
+            message = f"left as it was, since its new text would be no Python ({error.msg}): please report this"
+            return Migrated(source, source.text, (replace(syntax_finding(path, error), message=message),))
         return Migrated(source, text, left)
+
+
+def _hoisted(source: Source, file: _Begun, project: Project, surroundings: Surroundings) -> str:
+    path = source.path
+    module = project.module_at(path.resolve()) or Module(path, file.text, project)
+    text, created = rewrite_imports_of_steps(module, LocalNames(module), surroundings)
+    original = Module(path, source.text, project)
+    text = tidied_imports(Module(path, text, project), original)
+    if "TYPE_CHECKING" in text:
+        # A block that has lost its imports is gone by now, and with it what its condition needed.
+        text = tidied_imports(Module(path, text, project), original)
+    text = _spaced(text, path, {*file.created, *created})
+    parsed(text, path)
+    return text
 
 
 def _spaced(text: str, path: Path, created: set[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TypeAlias, cast, final
 
 import libcst as cst
 
-from marin_trace.migration.inference import definition
+from marin_trace.migration.inference import Kind, definition, kind_of
 from marin_trace.migration.module import Layer, Module, Span
 from marin_trace.migration.names import ROOT_NAMES
 from marin_trace.migration.rewriting.cst import Document, below, called, expression, parenthesised
@@ -56,6 +56,7 @@ def rewrite_expressions(module: Module, names: LocalNames, kept: set[ast.AST]) -
     for constant in module.nodes(ast.Constant):
         if module.place(constant).is_annotation and isinstance(constant.value, str):
             _edit_quoted(constant, edits)
+        _edit_subpath(constant, edits)
     for finding in uncalled_steps(module):
         span = Span(finding.line, finding.column - 1, finding.end_line, finding.end_column - 1)
         edits.by_span.setdefault(span, lambda node: cst.Call(node))
@@ -139,6 +140,32 @@ def _edit_quoted(constant: ast.Constant, edits: _Edits) -> None:
     joined = " | ".join(dict.fromkeys(parts))
     is_plain = joined == replacement
     edits.add(constant, lambda _: expression(joined) if is_plain else cst.SimpleString(f'"{joined}"'))
+
+
+def _edit_subpath(constant: ast.Constant, edits: _Edits) -> None:
+    """Takes slashes away that name nothing: a path below a ref has no empty parts."""
+    text = constant.value
+    if not isinstance(text, str) or not _is_subpath(constant, edits.module):
+        return
+    cleaned = "/".join(part for part in text.split("/") if part)
+    if cleaned != text and cleaned and not text.startswith("/") and "://" not in text:
+        edits.add(constant, lambda node: _with_text(cst.ensure_type(node, cst.SimpleString), text, cleaned))
+
+
+def _is_subpath(constant: ast.Constant, module: Module) -> bool:
+    match module.parent(constant):
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return right is constant and kind_of(left, module) is Kind.REF
+        case ast.Call(func=ast.Attribute(value=value, attr="cd"), args=[argument]):
+            return argument is constant and kind_of(value, module) is Kind.REF
+        case ast.Call(func=function) | ast.keyword(arg="name", value=ast.expr() as function):
+            return module.framework_name(function) in ("output_path_of", "this_output_path")
+        case _:
+            return False
+
+
+def _with_text(node: cst.SimpleString, text: str, cleaned: str) -> cst.SimpleString:
+    return node.with_changes(value=node.value.replace(text, cleaned)) if text in node.value else node
 
 
 def _find_unions(edits: _Edits) -> None:

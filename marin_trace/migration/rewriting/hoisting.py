@@ -14,13 +14,14 @@ from marin_trace.migration.rewriting.hoisting_plans import (
     HoistPlan,
     Line,
     Surroundings,
-    functions_imported,
+    imported_fates,
     is_group,
     kind_of_built,
     plan_hoisting,
     step_path,
 )
 from marin_trace.migration.rewriting.imports import LocalNames
+from marin_trace.migration.rewriting.makers import Use, calls_of, used, uses_of_makers, with_makers
 
 _Start = tuple[int, int]
 
@@ -37,26 +38,28 @@ def rewrite_imports_of_steps(module: Module, names: LocalNames, surroundings: Su
         The text, and the names of the functions that are new at its top level.
     """
     plan = plan_hoisting(module, surroundings)
-    imported = functions_imported(module, surroundings)
-    if not plan.functions() and plan.entry is None and not imported:
+    if not plan.functions() and not plan.makers() and plan.entry is None and not imported_fates(module, surroundings):
         return module.text, set()
+    plan.imported = imported_fates(module, surroundings)
     document = Document(module.text, module.path)
-    work = _Hoisting(document, module, names, plan, imported)
+    work = _Hoisting(document, module, names, plan)
     text = document.tree.visit(work).code
     return text, {*plan.functions(), *([plan.entry_name] if plan.entry is not None else [])}
 
 
 class _Hoisting(cst.CSTTransformer):
-    def __init__(
-        self, document: Document, module: Module, names: LocalNames, plan: HoistPlan, imported: set[str]
-    ) -> None:
+    def __init__(self, document: Document, module: Module, names: LocalNames, plan: HoistPlan) -> None:
         super().__init__()
         self._document = document
         self._module = module
         self._names = names
         self._plan = plan
         self._base = step_path(module.path)
-        self._calls = _calls_of(module, plan, imported)
+        self._calls = calls_of(module, plan)
+        self._uses = uses_of_makers(module, plan)
+        self._makers = {
+            self._start(line.node): name for name in plan.makers() for line in plan.lines if name in line.binds
+        }
         self._moved = {self._start(line.node): line for line in plan.moved}
         self._dead = _dead_lines(plan)
         self._builders: dict[_Start, str] = {}
@@ -93,17 +96,22 @@ class _Hoisting(cst.CSTTransformer):
         if start in self._moved:
             self._entry_body[start] = self._as_entry_line(self._moved[start], updated)
             return cst.RemoveFromParent()
+        if start in self._makers:
+            return with_makers(updated, self._module, self._plan, self._makers[start])
         name = self._builders.get(start)
         if name is not None:
             updated = self._function_line(name, updated)
         return updated
 
     def _expression(self, original: cst.BaseExpression, updated: cst.BaseExpression) -> cst.BaseExpression:
-        if not isinstance(original, cst.Name | cst.Attribute | cst.Call | cst.ListComp | cst.GeneratorExp):
+        kinds = cst.Name | cst.Attribute | cst.Call | cst.Subscript | cst.ListComp | cst.GeneratorExp
+        if not isinstance(original, kinds):
             return updated
         span = self._document.span(original)
         if span in self._calls and isinstance(original, cst.Name | cst.Attribute):
             updated = cst.Call(updated)
+        elif span in self._uses and not (isinstance(original, cst.Name) and self._uses[span] is not Use.ALL):
+            updated = used(updated, self._uses[span])
         if span in self._emitted_spans:
             self._emitted[span] = updated
         return updated
@@ -205,21 +213,6 @@ class _Hoisting(cst.CSTTransformer):
         header = f'@{self._names["step"]}(name="{self._base}/all")\ndef {self._plan.entry_name}({parameters}):'
         docstring = cst.parse_statement(f'"""{_summary(entry, self._base)}"""\n')
         return function(header, [docstring, *body])
-
-
-def _calls_of(module: Module, plan: HoistPlan, imported: set[str]) -> set[Span]:
-    """Where a name stands that became a function: each place calls it, those that build it excepted."""
-    functions = plan.functions()
-    builders = {name: [line.node for line in plan.lines if name in line.binds and line.depends] for name in functions}
-    inside = {name: {id(inner) for node in nodes for inner in ast.walk(node)} for name, nodes in builders.items()}
-    spans: set[Span] = set()
-    for node in module.nodes(ast.Name):
-        if not isinstance(node.ctx, ast.Load) or node.id not in functions | imported:
-            continue
-        scope = module.place(node).scope.lookup(node.id)
-        if scope is not None and scope.is_module and id(node) not in inside.get(node.id, set()):
-            spans.add(module.span(node))
-    return spans
 
 
 def _dead_lines(plan: HoistPlan) -> list[Line]:

@@ -31,6 +31,7 @@ class Fate(StrEnum):
     LOCAL = "a name of the entry step"
     FUNCTION = "a function that its readers call"
     BUILDER = "a function that several statements build it in"
+    MAKERS = "a mapping of functions, of which each reader calls those that it wants"
     LEFT = "what it was"
 
 
@@ -76,10 +77,22 @@ class HoistPlan:
     """Of what ``executor_main`` was given, what the entry step has to call itself."""
     parameters: tuple[str, ...] = ()
     entry_name: str = ""
+    partial: set[str] = field(default_factory=set[str])
+    """Names of the module of which single items are read."""
+    imported: dict[str, Fate] = field(default_factory=dict[str, Fate])
+    """What becomes of imported names where they are defined."""
 
     def functions(self) -> set[str]:
         """The names that become functions."""
         return {name for name, fate in self.fates.items() if fate in (Fate.FUNCTION, Fate.BUILDER)}
+
+    def partial_makers(self) -> set[str]:
+        """The names that are mappings of functions already, or become that."""
+        return self.makers() | {name for name, fate in self.imported.items() if fate is Fate.MAKERS}
+
+    def makers(self) -> set[str]:
+        """The names that become mappings of functions."""
+        return {name for name, fate in self.fates.items() if fate is Fate.MAKERS}
 
 
 @final
@@ -91,6 +104,8 @@ class Surroundings:
     """The files that are migrated together, as resolved paths."""
     imported: Mapping[str, frozenset[str]]
     """By resolved path of a file, the names that others import from it."""
+    parts: Mapping[str, frozenset[str]]
+    """Those of which others read single items."""
 
 
 def step_path(path: Path) -> str:
@@ -119,26 +134,27 @@ def plan_hoisting(module: Module, surroundings: Surroundings) -> HoistPlan:
     return plan
 
 
-def functions_imported(module: Module, surroundings: Surroundings) -> set[str]:
-    """The names that a module imports and that become functions where they are defined."""
-    return {
-        name
-        for name, bindings in module.root.bindings.items()
-        for binding in bindings
-        if isinstance(binding, Imported) and _becomes_function(binding, module, surroundings)
-    }
+def imported_fates(module: Module, surroundings: Surroundings) -> dict[str, Fate]:
+    """What becomes of the names that a module imports, where they are defined in a file that is migrated as well."""
+    fates: dict[str, Fate] = {}
+    for name, bindings in module.root.bindings.items():
+        for binding in bindings:
+            fate = _imported_fate(binding, module, surroundings) if isinstance(binding, Imported) else None
+            if fate in (Fate.FUNCTION, Fate.BUILDER, Fate.MAKERS):
+                fates[name] = fate
+    return fates
 
 
-def _becomes_function(binding: Imported, module: Module, surroundings: Surroundings, depth: int = 0) -> bool:
+def _imported_fate(binding: Imported, module: Module, surroundings: Surroundings, depth: int = 0) -> Fate | None:
     owner = module.project.module_of(module, module.absolute(binding.module))
     if owner is None or binding.attribute is None or depth > 8:
-        return False
+        return None
     match owner.root.bindings.get(binding.attribute, []):
         case [Imported() as further]:
-            return _becomes_function(further, owner, surroundings, depth + 1)
+            return _imported_fate(further, owner, surroundings, depth + 1)
         case _:
             is_chosen = str(owner.path.resolve()) in surroundings.chosen
-            return is_chosen and binding.attribute in plan_hoisting(owner, surroundings).functions()
+            return plan_hoisting(owner, surroundings).fates.get(binding.attribute) if is_chosen else None
 
 
 def _entry_of(module: Module) -> Entry | None:
@@ -161,11 +177,17 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) ->
     plan = HoistPlan(lines=lines)
     shared = _shared_names(module, entry, surroundings)
     needed = _needed_names(lines, set() if entry is None else _own_reads(entry.steps))
-    plan.fates = _first_fates(plan, module, shared, needed if entry is not None else set())
+    plan.partial = _names_read_in_parts(module) | surroundings.parts.get(str(module.path.resolve()), frozenset())
+    plan.imported = imported_fates(module, surroundings)
+    if entry is not None:
+        shared |= {name for name in needed if _is_read_in_parts_only(name, plan, entry)}
+    # Twice: what becomes of a mapping depends on what becomes of the mappings that it is made of.
+    for _ in range(2):
+        plan.fates = _first_fates(plan, module, shared, needed if entry is not None else set())
     if not _settle(plan, module, entry):
         return HoistPlan()
     if entry is not None:
-        emitted = _emitted(entry.steps, plan, module, surroundings)
+        emitted = _emitted(entry.steps, plan, module)
         if emitted is None:
             return HoistPlan()
         plan.emitted = emitted
@@ -177,7 +199,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) ->
 
 
 def _lines(module: Module, entry: Entry | None, surroundings: Surroundings) -> list[Line]:
-    imported = functions_imported(module, surroundings)
+    imported = set(imported_fates(module, surroundings))
     holder = entry.holder if entry is not None else None
     lines = [_line(node, module, imported, in_main=False) for node in module.tree.body if node is not holder]
     if entry is not None:
@@ -213,22 +235,12 @@ def _is_own_scope(name: ast.Name, line: ast.stmt, module: Module) -> bool:
     return module.place(name).scope is module.place(line).scope
 
 
-def _own_nodes(node: ast.stmt) -> Iterable[ast.AST]:
-    """What a statement evaluates itself: of functions and lambdas in it the defaults and decorators."""
+def _own_nodes(node: ast.stmt) -> list[ast.AST]:
+    """What a statement evaluates itself: of a function in it the defaults and decorators, of a lambda nothing."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         parts = [*node.decorator_list, *node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
         return [inner for part in parts for inner in walk_own(part)]
-    return list(_walk_evaluated(node))
-
-
-def _walk_evaluated(node: ast.AST) -> Iterable[ast.AST]:
-    """The nodes of a statement; a lambda counts, since what it reads must be there when it is called."""
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        yield current
-        if current is node or not isinstance(current, _DEFINITIONS):
-            pending.extend(reversed(list(ast.iter_child_nodes(current))))
+    return [inner for inner in walk_own(node) if not isinstance(inner, _DEFINITIONS) or inner is node]
 
 
 def _own_reads(node: ast.AST) -> set[str]:
@@ -302,6 +314,9 @@ def _shared_names(module: Module, entry: Entry | None, surroundings: Surrounding
     for node in module.tree.body:
         if isinstance(node, _DEFINITIONS) and (entry is None or node is not entry.holder):
             shared |= names_read_inside(node, module)
+    for node in module.nodes(ast.Lambda):
+        if module.place(node).scope.is_module:
+            shared |= names_read_inside(node, module)
     exports = [line for line in module.tree.body if isinstance(line, ast.Assign) and _is_all(line)]
     shared |= {text.value for line in exports for text in ast.walk(line) if isinstance(text, ast.Constant) and isinstance(text.value, str)}
     return shared
@@ -349,8 +364,81 @@ def _own_fate(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> 
     if any(line.in_main or _shares_its_line(line, module) for line in lines):
         return Fate.LEFT
     if len(lines) == 1 and _is_simple(lines[0].node):
-        return Fate.FUNCTION
+        return _simple_fate(name, lines[0].node, plan, module)
+    if name in plan.partial:
+        return Fate.LEFT
     return Fate.BUILDER if _is_buildable(name, lines, plan, module) else Fate.LEFT
+
+
+def _simple_fate(name: str, node: ast.stmt, plan: HoistPlan, module: Module) -> Fate:
+    """What becomes of a name that one assignment binds.
+
+    Calling a function that makes several steps wants all of them. Where only some are read, each needs a function.
+    """
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    if name not in plan.partial or value is None:
+        return Fate.FUNCTION
+    if isinstance(value, ast.Dict | ast.DictComp):
+        return Fate.MAKERS if is_makeable(value, plan) else Fate.LEFT
+    is_several = isinstance(value, ast.List | ast.Tuple | ast.ListComp)
+    return Fate.LEFT if is_several or kind_of(value, module) in (Kind.REFS, Kind.MAPPING) else Fate.FUNCTION
+
+
+def is_makeable(value: ast.Dict | ast.DictComp, plan: HoistPlan) -> bool:
+    """Whether a mapping can hold functions that make its values, without making any when the module is imported."""
+    if isinstance(value, ast.Dict):
+        early = [key for key in value.keys if key is not None]
+        return len(early) == len(value.keys) and not any(_depends(key, plan) for key in early)
+    if len(value.generators) != 1 or value.generators[0].is_async:
+        return False
+    [generator] = value.generators
+    is_plain = not _depends(generator.iter, plan) or mapping_of_makers(generator.iter, plan) is not None
+    return is_plain and not any(_depends(part, plan) for part in (value.key, *generator.ifs))
+
+
+def mapping_of_makers(iterable: ast.expr, plan: HoistPlan) -> str | None:
+    """The name in ``name.items()``, where it becomes a mapping of functions."""
+    match iterable:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="items"), args=[]):
+            return name if name in plan.partial_makers() else None
+        case _:
+            return None
+
+
+def _depends(node: ast.expr, plan: HoistPlan) -> bool:
+    return bool(_own_reads(node) & (_dependent_names(plan.lines).keys() | plan.imported.keys()))
+
+
+def _names_read_in_parts(module: Module) -> set[str]:
+    """The names of the module's top level of which single items are read."""
+    return {name for name, node in parts_read(module) if _is_global(node, module)}
+
+
+def parts_read(module: Module) -> Iterable[tuple[str, ast.Name]]:
+    """Each name of which an item is read."""
+    for node in module.nodes(ast.Subscript):
+        if isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.value.id, node.value
+
+
+def _is_global(node: ast.Name, module: Module) -> bool:
+    scope = module.place(node).scope.lookup(node.id)
+    return scope is not None and scope.is_module
+
+
+def _is_read_in_parts_only(name: str, plan: HoistPlan, entry: Entry) -> bool:
+    """Whether all that is read of a name are items with constant keys, so that others of its steps are not needed."""
+    nodes = [inner for line in plan.lines if line.depends for inner in ast.walk(line.node)]
+    nodes += list(ast.walk(entry.steps))
+    items = {
+        id(node.value)
+        for node in nodes
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.value, ast.Name)
+    }
+    changed = {id(node.value) for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)}
+    reads = [node for node in nodes if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)]
+    reads = [node for node in reads if id(node) not in changed]
+    return bool(reads) and all(id(node) in items for node in reads)
 
 
 def _shares_its_line(line: Line, module: Module) -> bool:
@@ -427,25 +515,25 @@ def _is_moved(line: Line, plan: HoistPlan) -> bool:
     return bool(read) and all(fate is Fate.LOCAL for fate in read) and not line.calls_steps
 
 
-def _emitted(
-    steps: ast.expr, plan: HoistPlan, module: Module, surroundings: Surroundings
-) -> list[ast.expr] | None:
+def _emitted(steps: ast.expr, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
     """Of what ``executor_main`` is given, what the entry step has to call; None where that cannot be told."""
     match steps:
         case ast.List(elts=items) | ast.Tuple(elts=items):
-            parts = [_emitted(item, plan, module, surroundings) for item in items]
+            parts = [_emitted(item, plan, module) for item in items]
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            parts = [_emitted(side, plan, module, surroundings) for side in (left, right)]
+            parts = [_emitted(side, plan, module) for side in (left, right)]
         case ast.Starred(value=value) | ast.BinOp(left=value, op=ast.Div()):
-            return _emitted(value, plan, module, surroundings)
+            return _emitted(value, plan, module)
         case ast.Call(func=ast.Name(id="list" | "tuple" | "sorted" | "set"), args=[value], keywords=[]):
-            return _emitted(value, plan, module, surroundings)
+            return _emitted(value, plan, module)
         case ast.Call(func=ast.Attribute(value=value, attr="values" | "cd" | "nonblocking")):
-            return _emitted(value, plan, module, surroundings)
+            return _emitted(value, plan, module)
         case ast.Name(id=name):
-            return _emitted_name(steps, name, plan, module, surroundings)
+            return _emitted_name(steps, name, plan)
         case ast.Call() if calls_steps(steps, module):
             return [steps]
+        case ast.Subscript(value=ast.Name(id=name)):
+            return [steps] if (plan.fates.get(name) or plan.imported.get(name)) is Fate.MAKERS else None
         case ast.ListComp(generators=[_]) | ast.GeneratorExp(generators=[_]):
             return _emitted_loop(steps, plan, module)
         case _:
@@ -458,15 +546,11 @@ def _emitted(
     return flat
 
 
-def _emitted_name(
-    node: ast.Name, name: str, plan: HoistPlan, module: Module, surroundings: Surroundings
-) -> list[ast.expr] | None:
-    fate = plan.fates.get(name)
+def _emitted_name(node: ast.Name, name: str, plan: HoistPlan) -> list[ast.expr] | None:
+    fate = plan.fates.get(name) or plan.imported.get(name)
     if fate is Fate.LOCAL:
         return []
-    if fate in (Fate.FUNCTION, Fate.BUILDER) or name in functions_imported(module, surroundings):
-        return [node]
-    return None
+    return [node] if fate in (Fate.FUNCTION, Fate.BUILDER, Fate.MAKERS) else None
 
 
 def _emitted_loop(node: ast.ListComp | ast.GeneratorExp, plan: HoistPlan, module: Module) -> list[ast.expr] | None:

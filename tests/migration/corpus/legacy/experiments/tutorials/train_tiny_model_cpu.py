@@ -34,7 +34,7 @@ nano_tinystories_model = default_train(
     name="marin-nano-tinystories",
     # What the second part made.
     tokenized=tinystories_tokenized,
-    model_config=versioned(llama_nano),
+    model_config=llama_nano,
     train_config=nano_train_config,
     tags=["llama", "nano", "tinystories", "tutorial"],
     # A tiny model is not worth an evaluation.

@@ -37,7 +37,7 @@ class HfTokenizeConfig:
 
 def tokenize(config: TokenizeConfig | HfTokenizeConfig) -> None:
     """Writes a cache of tokens."""
-    if isinstance(config, TokenizeConfig) and not config.train_paths:
+    if isinstance(config, TokenizeConfig) and not (config.train_paths or config.validation_paths):
         raise ValueError("nothing to tokenize")
     finish("tokenize", config)
 
