@@ -6,9 +6,11 @@ what the others offer by then.
 """
 
 import ast
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
@@ -24,11 +26,14 @@ from marin_trace.migration.rewriting.hoisting import rewrite_imports_of_steps
 from marin_trace.migration.rewriting.hoisting_plans import Surroundings, parts_read
 from marin_trace.migration.rewriting.imports import LocalNames, tidied_imports, with_wanted_imports
 from marin_trace.migration.rewriting.library import positional_arguments, rewrite_defaults
-from marin_trace.migration.sources import Source, project_root, python_files, read_source
+from marin_trace.migration.sources import Source, comment_lines, project_root, python_files, read_source
+
+logger = logging.getLogger(__name__)
 
 _TRIGGERS: Final = frozenset(f"MT{number:03}" for number in (1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16))
 """Findings of which a file without any needs no change."""
 
+_MOST_ROUNDS: Final = 4
 _REMARK: Final = re.compile(r"^\s*# (MT\d{3}): ")
 
 
@@ -66,9 +71,15 @@ def migrate_files(paths: Sequence[Path], *, packages: Packages | None = None) ->
     packages = packages or Packages()
     sources, unread = _read(paths)
     chosen = frozenset(str(path.resolve()) for path in sources)
-    first = _first_round(sources, chosen, packages)
-    final_texts = _second_round(sources, first, chosen, packages)
-    return [unread[path] if path in unread else final_texts[path] for path in paths]
+    texts = {path: source.text for path, source in sources.items()}
+    # Once more where something is left: of several calls of executor_main each round gives one its entry step.
+    for _ in range(_MOST_ROUNDS):
+        before = texts
+        texts = _second_round(_first_round(before, chosen, packages), before, chosen, packages)
+        if texts == before:
+            break
+    project = Project(packages, {path.resolve(): text for path, text in texts.items()})
+    return [unread[path] if path in unread else _remarked(sources[path], texts[path], project) for path in paths]
 
 
 def _read(paths: Sequence[Path]) -> tuple[dict[Path, Source], dict[Path, Migrated]]:
@@ -96,19 +107,30 @@ class _Begun:
     is_touched: bool = False
 
 
-def _first_round(
-    sources: Mapping[Path, Source], chosen: frozenset[str], packages: Packages
-) -> dict[Path, _Begun]:
-    project = Project(packages)
-    modules = {path: _module(path, source.text, project) for path, source in sources.items()}
+def _first_round(texts: Mapping[Path, str], chosen: frozenset[str], packages: Packages) -> dict[Path, _Begun]:
+    project = Project(packages, {path.resolve(): text for path, text in texts.items()})
+    modules = {path: _module(path, text, project) for path, text in texts.items()}
     positional: dict[str, int] = {}
     for module in modules.values():
         for name, count in (positional_arguments(module) if module is not None else {}).items():
             positional[name] = max(positional.get(name, 0), count)
-    return {
-        path: _Begun(sources[path].text) if module is None else _begun(module, chosen, positional)
-        for path, module in modules.items()
-    }
+    begun: dict[Path, _Begun] = {}
+    for path, module in modules.items():
+        begun[path] = _Begun(texts[path])
+        if module is not None:
+            with _kept_if_invalid(path):
+                begun[path] = _begun(module, chosen, positional)
+    return begun
+
+
+@contextmanager
+def _kept_if_invalid(path: Path) -> Iterator[None]:
+    """Keeps the text of a file where a pass would make of it what is no Python; lint names what is left in it."""
+    try:
+        with deep_recursion(path):
+            yield
+    except SyntaxError as error:
+        logger.warning(f"{path}: left as it was, since its new text would be no Python ({error}); please report this")
 
 
 def _module(path: Path, text: str, project: Project) -> Module | None:
@@ -121,16 +143,16 @@ def _module(path: Path, text: str, project: Project) -> Module | None:
 
 
 def _begun(module: Module, chosen: frozenset[str], positional: dict[str, int]) -> _Begun:
-    with deep_recursion(module.path):
-        if not _needs_change(module, chosen):
-            return _Begun(module.text)
-        names = LocalNames(module)
-        current = _again(module, with_wanted_imports(module, names))
-        kept = plan_constructors(current).kept_nodes
-        current = _again(module, rewrite_expressions(current, names, kept))
-        current = _again(module, rewrite_defaults(current, positional))
-        text, created = rewrite_constructors(current, names, set(chosen))
-        return _Begun(text, frozenset(created), is_touched=True)
+    if not _needs_change(module, chosen):
+        return _Begun(module.text)
+    names = LocalNames(module)
+    current = _again(module, with_wanted_imports(module, names))
+    kept = plan_constructors(current).kept_nodes
+    current = _again(module, rewrite_expressions(current, names, kept))
+    current = _again(module, rewrite_defaults(current, positional))
+    text, created = rewrite_constructors(current, names, set(chosen))
+    parsed(text, module.path)
+    return _Begun(text, frozenset(created), is_touched=True)
 
 
 def _again(module: Module, text: str) -> Module:
@@ -139,40 +161,57 @@ def _again(module: Module, text: str) -> Module:
 
 
 def _needs_change(module: Module, chosen: frozenset[str]) -> bool:
+    """Whether a file has something to change: in itself, or since it imports what changes in another."""
+    known: bool | None = module.memo.get("needs change")
+    if known is None:
+        # Modules that import each other in a circle: what is being asked for counts as no reason.
+        module.memo["needs change"] = False
+        known = module.memo["needs change"] = _has_old_style(module) or _imports_changes(module, chosen)
+    return known
+
+
+def _has_old_style(module: Module) -> bool:
     packages = module.project.packages
     if packages.is_framework(module.dotted):
         return False
     if any(finding.code in _TRIGGERS for finding in lint_module(module)):
         return True
-    if packages.old != packages.new and any(_is_below(node.module, packages.old) for node in module.nodes(ast.ImportFrom)):
-        return True
-    return _imports_chosen(module, chosen)
+    imports = module.nodes(ast.ImportFrom)
+    return packages.old != packages.new and any(_is_below(node.module, packages.old) for node in imports)
 
 
 def _is_below(module: str | None, package: str) -> bool:
     return module is not None and (module == package or module.startswith(f"{package}."))
 
 
-def _imports_chosen(module: Module, chosen: frozenset[str]) -> bool:
-    """Whether a module imports from a file that is migrated as well, so that a name may be a function by then."""
+def _imports_changes(module: Module, chosen: frozenset[str]) -> bool:
+    """Whether a module imports from a file that is migrated and changes, so that a name may be a function by then."""
     for node in module.nodes(ast.ImportFrom):
         owner = module.project.module_of(module, module.absolute("." * node.level + (node.module or "")))
-        if owner is not None and str(owner.path.resolve()) in chosen and owner.path.resolve() != module.path.resolve():
+        if owner is None or owner is module or str(owner.path.resolve()) not in chosen:
+            continue
+        if _needs_change(owner, chosen):
             return True
     return False
 
 
 def _second_round(
-    sources: Mapping[Path, Source], begun: Mapping[Path, _Begun], chosen: frozenset[str], packages: Packages
-) -> dict[Path, Migrated]:
+    begun: Mapping[Path, _Begun], before: Mapping[Path, str], chosen: frozenset[str], packages: Packages
+) -> dict[Path, str]:
     project = Project(packages, {path.resolve(): file.text for path, file in begun.items()})
-    surroundings = _surroundings(sources, chosen, project)
-    return {
-        path: _finished(sources[path], file, project, surroundings) for path, file in begun.items()
-    }
+    if not any(file.is_touched for file in begun.values()):
+        return dict(before)
+    surroundings = _surroundings(begun, chosen, project)
+    texts: dict[Path, str] = {}
+    for path, file in begun.items():
+        texts[path] = before[path]
+        if file.is_touched:
+            with _kept_if_invalid(path):
+                texts[path] = _hoisted(path, file, before[path], project, surroundings)
+    return texts
 
 
-def _surroundings(sources: Mapping[Path, Source], chosen: frozenset[str], project: Project) -> Surroundings:
+def _surroundings(sources: Iterable[Path], chosen: frozenset[str], project: Project) -> Surroundings:
     """What the other files of the project import from each, and of what they read single items."""
     imported: dict[str, set[str]] = {}
     parts: dict[str, set[str]] = {}
@@ -205,24 +244,11 @@ def _neighbours(sources: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys([path for root in roots for path in python_files([str(root)])]))
 
 
-def _finished(source: Source, file: _Begun, project: Project, surroundings: Surroundings) -> Migrated:
-    path = source.path
-    with deep_recursion(path):
-        try:
-            text = _hoisted(source, file, project, surroundings) if file.is_touched else file.text
-            text, left = _with_remarks(path, text, project)
-        except SyntaxError as error:
-            # Whatever went wrong, what is written is Python: then it is what was read.
-            message = f"left as it was, since its new text would be no Python ({error.msg}): please report this"
-            return Migrated(source, source.text, (replace(syntax_finding(path, error), message=message),))
-        return Migrated(source, text, left)
-
-
-def _hoisted(source: Source, file: _Begun, project: Project, surroundings: Surroundings) -> str:
-    path = source.path
+def _hoisted(path: Path, file: _Begun, before: str, project: Project, surroundings: Surroundings) -> str:
+    """The text of a module that builds nothing when it is imported, with the imports that it needs."""
     module = project.module_at(path.resolve()) or Module(path, file.text, project)
     text, created = rewrite_imports_of_steps(module, LocalNames(module), surroundings)
-    original = Module(path, source.text, project)
+    original = Module(path, before, project)
     text = tidied_imports(Module(path, text, project), original)
     if "TYPE_CHECKING" in text:
         # A block that has lost its imports is gone by now, and with it what its condition needed.
@@ -237,30 +263,36 @@ def _spaced(text: str, path: Path, created: set[str]) -> str:
     return tree.with_changes(body=spaced(tree.body, created)).code if created else text
 
 
-def _with_remarks(path: Path, text: str, project: Project) -> tuple[str, tuple[Finding, ...]]:
-    """A text with a comment above each statement that stays in the older style, and what is in it."""
-    findings = _judged(path, text, project)
-    if not findings:
-        return text, ()
-    module = Module(path, text, project)
-    starts = _statement_lines(module)
-    lines = text.split("\n")
-    codes_by_line: dict[int, list[Finding]] = {}
-    for finding in findings:
-        start = max((line for line in starts if line <= finding.line), default=finding.line)
-        codes_by_line.setdefault(start, []).append(finding)
-    for start in sorted(codes_by_line, reverse=True):
-        present = _remarks_above(lines, start - 1)
-        indent = re.match(r"\s*", lines[start - 1])
-        by_code = {finding.code: finding for finding in codes_by_line[start] if finding.code not in present}
-        added = [f"{indent.group() if indent else ''}# {code}: {found.message}" for code, found in sorted(by_code.items())]
-        lines[start - 1 : start - 1] = added
-    remarked = "\n".join(lines)
-    return remarked, tuple(_judged(path, remarked, project))
+def _remarked(source: Source, text: str, project: Project) -> Migrated:
+    """A file with a comment above each statement that stays in the older style, and what is in it."""
+    path = source.path
+    with deep_recursion(path):
+        bare = _without_remarks(text)
+        findings = lint_module(Module(path, bare, project))
+        if not findings:
+            return Migrated(source, bare, ())
+        starts = _statement_lines(Module(path, bare, project))
+        lines = bare.split("\n")
+        messages: dict[int, dict[str, str]] = {}
+        for finding in findings:
+            start = max((line for line in starts if line <= finding.line), default=finding.line)
+            messages.setdefault(start, {}).setdefault(finding.code, finding.message)
+        for start in sorted(messages, reverse=True):
+            indent = lines[start - 1][: len(lines[start - 1]) - len(lines[start - 1].lstrip())]
+            lines[start - 1 : start - 1] = [
+                f"{indent}# {code}: {message}" for code, message in sorted(messages[start].items())
+            ]
+        remarked = "\n".join(lines)
+        return Migrated(source, remarked, tuple(lint_module(Module(path, remarked, project))))
 
 
-def _judged(path: Path, text: str, project: Project) -> list[Finding]:
-    return lint_module(Module(path, text, Project(project.packages, {path.resolve(): text})))
+def _without_remarks(text: str) -> str:
+    """A text without the comments of an earlier time, which may be true no more."""
+    if not any(_REMARK.match(line) for line in text.split("\n")):
+        return text
+    comments = comment_lines(text)
+    lines = enumerate(text.split("\n"), 1)
+    return "\n".join(line for number, line in lines if not (_REMARK.match(line) and number in comments))
 
 
 def _statement_lines(module: Module) -> set[int]:
@@ -271,13 +303,3 @@ def _statement_lines(module: Module) -> set[int]:
             decorators = getattr(node, "decorator_list", [])
             lines.add(min([node.lineno, *(decorator.lineno for decorator in decorators)]))
     return lines
-
-
-def _remarks_above(lines: list[str], index: int) -> set[str]:
-    """The codes that the comments directly above a line name."""
-    codes: set[str] = set()
-    while index > 0 and (match := _REMARK.match(lines[index - 1])) is not None:
-        codes.add(match[1])
-        index -= 1
-    return codes
-

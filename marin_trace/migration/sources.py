@@ -148,3 +148,13 @@ def suppressed_codes(text: str) -> dict[int, frozenset[str]]:
                 )
                 found[token.start[0]] = found.get(token.start[0], frozenset()) | named
     return found
+
+
+def comment_lines(text: str) -> set[int]:
+    """The lines of a text that hold a comment: not those of strings that look like one."""
+    found: set[int] = set()
+    with contextlib.suppress(tokenize.TokenError, SyntaxError):
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type == tokenize.COMMENT:
+                found.add(token.start[0])
+    return found

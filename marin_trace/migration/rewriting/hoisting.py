@@ -1,6 +1,7 @@
 """From statements that build steps at import to an entry step, and to functions that are called."""
 
 import ast
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from marin_trace.migration.rewriting.hoisting_plans import (
     kind_of_built,
     plan_hoisting,
     step_path,
+    wanted_entry_name,
 )
 from marin_trace.migration.rewriting.imports import LocalNames
 from marin_trace.migration.rewriting.makers import Use, calls_of, used, uses_of_makers, with_makers
@@ -210,7 +212,9 @@ class _Hoisting(cst.CSTTransformer):
         body = [_with_one_blank_line(line) for line in [*body, *emitted]]
         body[0] = without_blank_lines(body[0])
         parameters = ", ".join(self._plan.parameters)
-        header = f'@{self._names["step"]}(name="{self._base}/all")\ndef {self._plan.entry_name}({parameters}):'
+        again = re.search(r"_\d+$", self._plan.entry_name.removeprefix(wanted_entry_name(self._module)))
+        name = f"{self._base}/all{again.group() if again else ''}"
+        header = f'@{self._names["step"]}(name="{name}")\ndef {self._plan.entry_name}({parameters}):'
         docstring = cst.parse_statement(f'"""{_summary(entry, self._base)}"""\n')
         return function(header, [docstring, *body])
 

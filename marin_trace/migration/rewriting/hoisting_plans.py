@@ -119,6 +119,11 @@ def step_path(path: Path) -> str:
     return "/".join(re.sub(r"[^A-Za-z0-9._=+@,-]+", "-", part).strip(".") or "experiment" for part in parts)
 
 
+def wanted_entry_name(module: Module) -> str:
+    """What the entry step of a module is called, where nothing else is."""
+    return re.sub(r"\W+", "_", f"run_{step_path(module.path).rpartition('/')[2]}").strip("_")
+
+
 def plan_hoisting(module: Module, surroundings: Surroundings) -> HoistPlan:
     """What becomes of the statements of a module."""
     known: HoistPlan | None = module.memo.get("hoisting")
@@ -194,7 +199,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) ->
         plan.moved = [line for line in lines if _is_moved(line, plan)]
         plan.entry = entry
         plan.parameters = _entry_parameters(plan, entry)
-        plan.entry_name = fresh_name(f"run_{step_path(module.path).rpartition('/')[2]}", module)
+        plan.entry_name = fresh_name(wanted_entry_name(module), module)
     return plan
 
 
