@@ -32,6 +32,8 @@ class _Edits:
     kept: set[ast.AST]
     by_span: dict[Span, Edit] = field(default_factory=dict[Span, Edit])
     unions: set[Span] = field(default_factory=set[Span])
+    tuples: set[tuple[int, int]] = field(default_factory=set[tuple[int, int]])
+    """Where tuples of types begin."""
 
     def add(self, node: ast.AST, edit: Edit) -> None:
         self.by_span[self.module.span(node)] = edit
@@ -136,8 +138,8 @@ def _edit_quoted(constant: ast.Constant, edits: _Edits) -> None:
     if _QUOTED_TYPE.search(text) is None:
         return
     replacement = "str" if edits.module.layer is Layer.LIBRARY else edits.names["StepRef"]
-    parts = [_QUOTED_TYPE.sub(replacement, part.strip()) for part in text.split("|")]
-    joined = " | ".join(dict.fromkeys(parts))
+    replaced = _QUOTED_TYPE.sub(replacement, text)
+    joined = re.sub(rf"\b{replacement}(?:\s*\|\s*{replacement}\b)+", replacement, replaced)
     is_plain = joined == replacement
     edits.add(constant, lambda _: expression(joined) if is_plain else cst.SimpleString(f'"{joined}"'))
 
@@ -176,7 +178,13 @@ def _find_unions(edits: _Edits) -> None:
             continue
         inner = [part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)]
         if any(module.framework_name(part) in _TYPES | {"VersionedValue"} for part in inner):
-            edits.unions.add(module.span(node))
+            span = module.span(node)
+            if isinstance(node, ast.Tuple) and node.elts:
+                # Of a tuple in parentheses the concrete syntax counts what is between them.
+                first = module.span(node.elts[0])
+                edits.tuples.add((first.line, first.column))
+            else:
+                edits.unions.add(span)
 
 
 def _is_operand(node: ast.expr, module: Module) -> bool:
@@ -252,7 +260,8 @@ class _Expressions(cst.CSTTransformer):
         edit = self._edits.by_span.get(span)
         if edit is not None and isinstance(original_node, cst.Name | cst.Attribute | cst.Call | cst.SimpleString):
             updated = edit(cast("cst.BaseExpression", updated))
-        if span in self._edits.unions:
+        is_tuple = isinstance(original_node, cst.Tuple) and (span.line, span.column) in self._edits.tuples
+        if is_tuple or span in self._edits.unions:
             updated = _without_doubles(cast("cst.BaseExpression", updated), self._document)
         return updated  # pyright: ignore[reportReturnType]
 

@@ -198,7 +198,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) ->
         plan.emitted = emitted
         plan.moved = [line for line in lines if _is_moved(line, plan)]
         plan.entry = entry
-        plan.parameters = _entry_parameters(plan, entry)
+        plan.parameters = _entry_parameters(plan, entry, module)
         plan.entry_name = fresh_name(wanted_entry_name(module), module)
     return plan
 
@@ -568,12 +568,12 @@ def _emitted_loop(node: ast.ListComp | ast.GeneratorExp, plan: HoistPlan, module
     return [] if passes_on and is_local and not generator.ifs else None
 
 
-def _entry_parameters(plan: HoistPlan, entry: Entry) -> tuple[str, ...]:
+def _entry_parameters(plan: HoistPlan, entry: Entry, module: Module) -> tuple[str, ...]:
     """Names of the block around ``executor_main`` that the entry step reads and that stay where they are."""
     stay = {name for line in plan.lines if line.in_main and not _is_moved(line, plan) for name in line.binds}
     if isinstance(entry.holder, ast.FunctionDef):
-        arguments = entry.holder.args
-        stay |= {a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+        gone = {name for line in plan.moved if line.in_main for name in line.binds}
+        stay |= set(module.scope_in(entry.holder).bindings) - gone
     read = {name for line in plan.moved for name in line.reads}
     read |= {name for part in plan.emitted for name in _own_reads(part)}
     return tuple(sorted(read & stay))

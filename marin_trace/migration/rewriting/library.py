@@ -8,7 +8,7 @@ import libcst as cst
 
 from marin_trace.migration.inference import definition
 from marin_trace.migration.module import Module
-from marin_trace.migration.rewriting.cst import Document
+from marin_trace.migration.rewriting.cst import Document, separated, without_blank_lines
 from marin_trace.migration.rules.layers import defaults_of, is_own_path_default
 
 _DATACLASS_DECORATORS = frozenset({"dataclasses.dataclass", "draccus.wrap"})
@@ -167,9 +167,15 @@ def _required_first(body: Sequence[cst.BaseStatement]) -> list[cst.BaseStatement
             groups.append([statement])
     fields = [group for group in groups if _field_name(group[0]) is not None]
     ordered = iter(sorted(fields, key=_has_default))
-    placed = [next(ordered) if _field_name(group[0]) is not None else group for group in groups]
-    # The blank line before the first field stays there, whichever it is now.
+    placed = [_spaced_as(next(ordered), group) if _field_name(group[0]) is not None else group for group in groups]
     return [statement for group in placed for statement in group]
+
+
+def _spaced_as(group: list[cst.BaseStatement], before: list[cst.BaseStatement]) -> list[cst.BaseStatement]:
+    """A field with as many blank lines before it as the one has had in whose place it comes."""
+    lines: list[cst.EmptyLine] = [line for line in cast("Any", before[0]).leading_lines]
+    blank = next((index for index, line in enumerate(lines) if line.comment is not None), len(lines))
+    return [separated(without_blank_lines(group[0]), blank), *group[1:]]
 
 
 def _has_default(group: list[cst.BaseStatement]) -> bool:

@@ -50,7 +50,8 @@ def needs_entry(steps: ast.expr, module: Module) -> bool:
 def _names_several(steps: ast.expr, module: Module) -> bool:
     if isinstance(steps, ast.List | ast.Tuple):
         return len(steps.elts) > 1 or any(isinstance(item, ast.Starred) for item in steps.elts)
-    if isinstance(steps, _SEVERAL):
+    is_slice = isinstance(steps, ast.Subscript) and isinstance(steps.slice, ast.Slice)
+    if is_slice or isinstance(steps, _SEVERAL):
         return True
     if isinstance(steps, ast.Call) and isinstance(steps.func, ast.Name) and steps.func.id in ("list", "tuple"):
         return True
@@ -104,14 +105,18 @@ def _is_no_entry(element: ast.expr, module: Module) -> bool:
         if any(isinstance(binding, Imported) for binding in bindings):
             return kind_of(element, module) is not Kind.STEP
         return any(_is_made_without_entry(value, module) for value in _values_of(element, module))
-    return _is_made_without_entry(element, module)
+    is_call_of_step = isinstance(element, ast.Call) and kind_of(element.func, module) is Kind.STEP
+    return not is_call_of_step and _is_made_without_entry(element, module)
 
 
 def _is_made_without_entry(value: ast.expr, module: Module) -> bool:
     """Whether a value is a step that no entry step called."""
     place = module.place(value)
     if not isinstance(value, ast.Call):
-        return place.at_import and kind_of(value, module) in _MADE
+        base = next((node for node in ast.walk(value) if isinstance(node, ast.Name)), None)
+        made = [] if base is None or base is value else _values_of(base, module)
+        is_made = place.at_import and kind_of(value, module) in _MADE
+        return is_made or any(_is_made_without_entry(inner, module) for inner in made)
     if place.at_import and (calls_steps(value, module) or kind_of(value, module) in _MADE):
         return True
     if module.framework_name(value.func) == "ExecutorStep" or is_helper_name(value.func, module):
