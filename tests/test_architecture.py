@@ -32,6 +32,7 @@ DIRECT_IMPORTS = {
     "lowering": {"ir", "runtime"},
     "planning": {"lowering", "runtime"},
     "legacy": {"lowering"},
+    "migration": set[str](),
 }
 """The layers: a part may import what is named here, and what those may."""
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 _DONE: Final = 0
 _LEFT: Final = 1
 
-SUMMARY: Final = "Rewrite files of the older executor's style. Shows the difference, and writes nothing without --write."
+SUMMARY: Final = (
+    "Rewrite files of the older executor's style. Shows the difference, and writes nothing without --write."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +39,9 @@ def migrate(options: argparse.Namespace) -> int:
         0 if nothing is left in the older style, 1 if something is, 2 if the command line cannot be understood.
     """
     if importlib.util.find_spec("libcst") is None:
-        raise FlagError(explain("migrate needs libcst, which is not installed", hint="pip install 'marin-trace[migrate]'"))
+        raise FlagError(
+            explain("migrate needs libcst, which is not installed", hint="pip install 'marin-trace[migrate]'")
+        )
     from marin_trace.migration.migrate import migrate_files
 
     files = migrate_files(python_files(options.path), packages=Packages(options.old, options.new))

@@ -7,9 +7,9 @@ source can be found.
 
 import ast
 from collections.abc import Iterable
-from enum import StrEnum
 from typing import Final
 
+from marin_trace.migration.kinds import Kind, depends_on_steps, element_kind, item_kind, kind_of_annotation, last_name
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import HELPER
 from marin_trace.migration.scopes import (
@@ -25,44 +25,16 @@ from marin_trace.migration.scopes import (
     walk_body,
 )
 
-
-class Kind(StrEnum):
-    """What a value is."""
-
-    UNKNOWN = "unknown"
-    """Nothing that depends on a step, as far as can be seen."""
-    NONE = "none"
-    REF = "ref"
-    """A StepRef, an ExecutorStep or an InputName."""
-    REFS = "refs"
-    """A list, tuple or set of refs."""
-    MAPPING = "mapping"
-    """A mapping whose values are refs."""
-    HOLDER = "holder"
-    """Something else that was computed from refs, or holds one."""
-    RESULT = "result"
-    """What a deferred call or ``.artifact`` stands for."""
-    STEP = "step function"
-    DEFERRED = "deferred function"
-
-
-_DEPENDENT: Final = frozenset({Kind.REF, Kind.REFS, Kind.MAPPING, Kind.HOLDER, Kind.RESULT})
 _REF_METHODS: Final = frozenset({"cd", "nonblocking", "with_output_path"})
 _MAPPING_METHODS: Final = {"values": Kind.REFS, "copy": Kind.MAPPING, "get": Kind.REF, "pop": Kind.REF}
 _SEQUENCE_METHODS: Final = {"copy": Kind.REFS, "pop": Kind.REF}
 _TREE_BUILDERS: Final = frozenset({"list", "tuple", "sorted", "dict", "set", "reversed"})
-_REF_TYPES: Final = frozenset({"StepRef", "ExecutorStep", "InputName"})
 _OWN: Final = frozenset({"output", "this_output_path"})
 _REF_CALLS: Final = _OWN | {"ExecutorStep", "InputName", "output_path_of", "get_executor_step"}
 _TRANSPARENT: Final = frozenset({"versioned", "ensure_versioned", "unwrap_versioned_value"})
 
 # A marker for an expression whose value is being found out: it depends on itself.
 _OPEN: Final = Kind.UNKNOWN
-
-
-def depends_on_steps(kind: Kind) -> bool:
-    """Whether a value cannot be had without calling a step."""
-    return kind in _DEPENDENT
 
 
 def kind_of(node: ast.expr, module: Module) -> Kind:
@@ -134,24 +106,6 @@ def kind_of_binding(binding: Binding, name: str, scope: Scope, module: Module) -
             return Kind.HOLDER if any(depends_on_steps(kind_of(source, module)) for source in sources) else Kind.UNKNOWN
 
 
-def element_kind(kind: Kind) -> Kind:
-    """What iterating over a value gives: of a mapping its keys."""
-    return Kind.UNKNOWN if kind is Kind.MAPPING else item_kind(kind)
-
-
-def item_kind(kind: Kind) -> Kind:
-    """What an item of a value is."""
-    match kind:
-        case Kind.MAPPING:
-            return Kind.REF
-        case Kind.REFS:
-            return Kind.REF
-        case Kind.RESULT | Kind.HOLDER:
-            return kind
-        case _:
-            return Kind.UNKNOWN
-
-
 def is_step(node: FunctionNode, module: Module) -> bool:
     """Whether a function is decorated with the executor's ``@step``."""
     return step_decorator(node, module) is not None
@@ -195,62 +149,6 @@ def _definition(
             return None if owner is None else _definition(attribute, owner.root, owner, depth + 1)
         case _:
             return None
-
-
-def kind_of_annotation(node: ast.expr, module: Module) -> Kind:
-    """What a value of an annotated type is."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return _kind_of_quoted(node.value)
-    if module.framework_name(node) in _REF_TYPES:
-        return Kind.REF
-    match node:
-        case ast.BinOp(op=ast.BitOr()):
-            parts = _union_parts(node)
-            kinds = {kind_of_annotation(part, module) for part in parts if not _is_none(part)}
-            return kinds.pop() if len(kinds) == 1 else Kind.UNKNOWN
-        case ast.Subscript(value=value, slice=inner):
-            is_optional = isinstance(value, ast.Name | ast.Attribute) and _last(value) in ("Optional", "Union")
-            items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            kinds = [kind_of_annotation(item, module) for item in items if not _is_none(item)]
-            if is_optional:
-                return kinds[0] if len(set(kinds)) == 1 else Kind.UNKNOWN
-            return _container(value) if kinds and kinds[-1] is Kind.REF else Kind.UNKNOWN
-        case _:
-            return Kind.UNKNOWN
-
-
-def _union_parts(node: ast.expr) -> list[ast.expr]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return [*_union_parts(node.left), *_union_parts(node.right)]
-    return [node]
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
-
-
-_CONTAINERS: Final = {
-    **dict.fromkeys(("list", "tuple", "set", "frozenset", "sequence", "iterable", "collection"), Kind.REFS),
-    **dict.fromkeys(("dict", "mapping", "mutablemapping", "ordereddict", "defaultdict"), Kind.MAPPING),
-}
-
-
-def _container(node: ast.expr) -> Kind:
-    """What a container type of refs is."""
-    return (
-        _CONTAINERS.get(_last(node).lower(), Kind.UNKNOWN)
-        if isinstance(node, ast.Name | ast.Attribute)
-        else Kind.UNKNOWN
-    )
-
-
-def _last(node: ast.Name | ast.Attribute) -> str:
-    return node.id if isinstance(node, ast.Name) else node.attr
-
-
-def _kind_of_quoted(text: str) -> Kind:
-    words = {word.strip() for word in text.split("|")} - {"None"}
-    return Kind.REF if words and words <= _REF_TYPES else Kind.UNKNOWN
 
 
 def returned_kind(node: FunctionNode, module: Module) -> Kind:
@@ -305,7 +203,7 @@ def _makes_steps(node: FunctionNode, module: Module, seen: set[FunctionNode]) ->
 
 def is_helper_name(node: ast.expr, module: Module) -> bool:
     """Whether a function of a module that cannot be read is called like one that makes steps."""
-    if not isinstance(node, ast.Name | ast.Attribute) or HELPER.fullmatch(_last(node)) is None:
+    if not isinstance(node, ast.Name | ast.Attribute) or HELPER.fullmatch(last_name(node)) is None:
         return False
     return module.qualified(node) is not None and definition_of(node, module) is None
 
@@ -317,7 +215,7 @@ def is_own_output(node: ast.expr, module: Module) -> bool:
     return name == "THIS_OUTPUT_PATH" or (isinstance(node, ast.Call) and name in _OWN)
 
 
-def _inferred(node: ast.expr, module: Module) -> Kind:  # noqa: PLR0911 (one line for each kind of expression)
+def _inferred(node: ast.expr, module: Module) -> Kind:  # noqa: PLR0912 (one branch for each kind of expression)
     match node:
         case ast.Name(id=name):
             framework = module.framework_name(node)
@@ -386,7 +284,7 @@ def _kind_of_attribute(node: ast.Attribute, value: ast.expr, attribute: str, mod
     return Kind.UNKNOWN if owner is None else kind_of_name(attribute, owner.root, owner)
 
 
-def _kind_of_call(node: ast.Call, module: Module) -> Kind:
+def _kind_of_call(node: ast.Call, module: Module) -> Kind:  # noqa: PLR0912 (one guard for each kind of callee)
     function = node.func
     name = module.framework_name(function)
     if name == "deferred":

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -70,7 +70,7 @@ def lint_module(module: Module) -> list[Finding]:
 
 
 @contextmanager
-def deep_recursion(path: Path) -> Iterator[None]:
+def deep_recursion(path: Path) -> Generator[None]:
     """Lets deeply nested code be walked; what is nested deeper still counts as no Python.
 
     Raises:

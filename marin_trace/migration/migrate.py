@@ -8,7 +8,7 @@ what the others offer by then.
 import ast
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,10 @@ from marin_trace.migration.rewriting.constructors import rewrite_constructors
 from marin_trace.migration.rewriting.cst import Document, spaced
 from marin_trace.migration.rewriting.expressions import rewrite_expressions
 from marin_trace.migration.rewriting.hoisting import rewrite_imports_of_steps
-from marin_trace.migration.rewriting.hoisting_plans import Surroundings, parts_read
+from marin_trace.migration.rewriting.hoisting_plans import Surroundings
 from marin_trace.migration.rewriting.imports import LocalNames, tidied_imports, with_wanted_imports
 from marin_trace.migration.rewriting.library import positional_arguments, rewrite_defaults
+from marin_trace.migration.rewriting.lines import parts_read
 from marin_trace.migration.sources import Source, comment_lines, project_root, python_files, read_source
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,7 @@ def _first_round(texts: Mapping[Path, str], chosen: frozenset[str], packages: Pa
 
 
 @contextmanager
-def _kept_if_invalid(path: Path) -> Iterator[None]:
+def _kept_if_invalid(path: Path) -> Generator[None]:
     """Keeps the text of a file where a pass would make of it what is no Python; lint names what is left in it."""
     try:
         with deep_recursion(path):

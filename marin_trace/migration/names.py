@@ -30,8 +30,8 @@ ROOT_NAMES: Final = frozenset(
         "versioned",
     }
 )
-"""What is imported from the package's root. A test compares it with ``marin_trace.__all__``: this analysis loads nothing
-of the package that it is about."""
+"""What is imported from the package's root. A test compares it with ``marin_trace.__all__``: nothing of the package
+that this analysis is about is loaded for it."""
 
 OWN_PATH_NAMES: Final = frozenset({"this_output_path", "THIS_OUTPUT_PATH"})
 """What stood for a step's own output path."""

@@ -17,7 +17,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Assigned:
-    """``name = value``"""
+    """``name = value``."""
 
     value: ast.expr
     annotation: ast.expr | None = None
@@ -26,7 +26,7 @@ class Assigned:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Element:
-    """``for name in iterable``"""
+    """``for name in iterable``."""
 
     iterable: ast.expr
     is_value: bool = False
@@ -44,7 +44,7 @@ class Parameter:
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Defined:
-    """``def name`` or ``class name``"""
+    """``def name`` or ``class name``."""
 
     node: FunctionNode | ast.ClassDef
 
@@ -249,7 +249,7 @@ def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                     yield name, item
 
 
-def _bind(node: ast.AST, scope: Scope) -> None:
+def _bind(node: ast.AST, scope: Scope) -> None:  # noqa: PLR0912 (one branch for each statement that binds)
     match node:
         case ast.Assign(targets=targets, value=value):
             for target in targets:

@@ -54,7 +54,9 @@ def indented_differently(rng: random.Random, text: str) -> str:
 
 
 def in_a_function(rng: random.Random, text: str) -> str:
-    kind = rng.choice(["def f():", "class A:", "if True:", "for _ in range(2):", "with open('x'):", "async def f():", "try:"])
+    kind = rng.choice(
+        ["def f():", "class A:", "if True:", "for _ in range(2):", "with open('x'):", "async def f():", "try:"]
+    )
     body = "".join(f"    {line}" if line.strip() else line for line in text.splitlines(keepends=True))
     return f"{kind}\n{body}\n" + ("finally:\n    pass\n" if kind == "try:" else "")
 

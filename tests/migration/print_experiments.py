@@ -2,9 +2,9 @@
 
     python print_experiments.py TREE
 
-For each file that calls ``executor_main``: its steps by name, each with the function that it calls, the config that this
-is given and the steps that it needs. Paths of outputs are written as ``<name>``, so that recipes are compared and not
-the ways in which they are hashed.
+For each file that calls ``executor_main``: its steps by name, each with the function that it calls, the config that
+this is given and the steps that it needs. Paths of outputs are written as ``<name>``, so that recipes are compared and
+not the ways in which they are hashed.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """Experiments in the older style, in the style of those that the migration guide lists, and what becomes of them.
 
-``corpus/legacy`` is what people have, ``corpus/migrated`` what ``marin-trace migrate`` makes of it, read and judged by a
-person. Both are traced, and what they would run is compared step by step.
+``corpus/legacy`` is what people have, ``corpus/migrated`` what ``marin-trace migrate`` makes of it, read and judged by
+a person. Both are traced, and what they would run is compared step by step.
 """
 
 import json
@@ -65,7 +65,9 @@ def test_nine_files_in_ten_are_clean_afterwards(tmp_path: Path, migrated: dict[s
     clean = [name for name, file in migrated.items() if not file.left]
     assert len(clean) >= 0.9 * len(FILES)
     findings = lint_files(python_files([str(copied(tmp_path, "migrated"))]))
-    assert {str(Path(finding.path).relative_to(tmp_path / "migrated")) for finding in findings} == set(FILES) - set(clean)
+    assert {str(Path(finding.path).relative_to(tmp_path / "migrated")) for finding in findings} == set(FILES) - set(
+        clean
+    )
 
 
 def test_what_has_been_migrated_is_not_changed_again(tmp_path: Path) -> None:
@@ -109,7 +111,9 @@ def printed(tree: Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-EXPERIMENTS = [name for name in FILES if re.search(r"^if __name__", (CORPUS / "legacy" / name).read_text(), re.MULTILINE)]
+EXPERIMENTS = [
+    name for name in FILES if re.search(r"^if __name__", (CORPUS / "legacy" / name).read_text(), re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -123,7 +123,7 @@ BAD = {
         "def f(ref: StepRef):\n    return 'x' in ref",
         "def f(ref: StepRef):\n    for x in ref:\n        print(x)",
         "def f(ref: StepRef):\n    return len(ref)",
-        "@step\ndef f():\n    figures = tokenize(Config(out=output()))\n    if figures['rows'] > 0:\n        tokenize(figures)",
+        "@step\ndef f():\n    figures = tokenize(output())\n    if figures['rows'] > 0:\n        tokenize(figures)",
     ],
     "MT016": [
         "if __name__ == '__main__':\n    executor_main(steps=[run_all])",
@@ -138,7 +138,7 @@ IMPLIED = {"MT003": {"MT004", "MT007", "MT001"}, "MT004": {"MT003", "MT013"}, "M
 
 GOOD = [
     "if __name__ == '__main__':\n    executor_main(steps=[run_all()])",
-    "def main():\n    refs = run_all()\n    executor_main(steps=[refs], description='x')\n    executor_main(steps=refs)",
+    "def main():\n    refs = run_all()\n    executor_main(steps=[refs])\n    executor_main(steps=refs)",
     "if __name__ == '__main__':\n    executor_main(**{'steps': [run_all()]})",
     "def helper():\n    return [raw(), raw('b')]",
     "@step\ndef f(ref: StepRef):\n    return tokenize(Config(ref / 'train', f'{ref.name}', out=output()))",

@@ -71,7 +71,8 @@ CASES = {
         def config(ref: ExecutorStep | InputName | str | None) -> "InputName | str":
             return Config(
                 raw / "a/", raw.cd("b"), (raw / "c").nonblocking(), output_path_of(raw), output_path_of(raw, "d"),
-                InputName.hardcoded("e"), InputName(raw, "f"), InputName(step=None, name="g"), isinstance(ref, (ExecutorStep, InputName)),
+                InputName.hardcoded("e"), InputName(raw, "f"), InputName(step=None, name="g"),
+                isinstance(ref, (ExecutorStep, InputName)),
                 this_output_path("h"), output_path_of(raw, "i") / "j", output_path_of(raw, "k").nonblocking(),
             )
         """,
@@ -84,14 +85,15 @@ CASES = {
         def config(ref: StepRef | str | None) -> "StepRef | str":
             return Config(
                 raw() / "a", raw().cd("b"), (raw() / "c").nonblocking(), raw(), raw() / "d",
-                StepRef.hardcoded("e"), raw() / "f", StepRef.hardcoded("g"), isinstance(ref, StepRef),
+                StepRef.hardcoded("e"), raw() / "f", StepRef.hardcoded("g"),
+                isinstance(ref, StepRef),
                 output() / "h", raw() / "i" / "j", (raw() / "k").nonblocking(),
             )
         """,
     ),
     "options of every kind": (
         """
-        step_a = ExecutorStep("a", work, Config(out=this_output_path()), override_output_path="old/a", pip_dependency_groups=["x"])
+        step_a = ExecutorStep("a", work, Config(out=this_output_path()), None, "old/a", pip_dependency_groups=["x"])
         step_b = ExecutorStep(name="b", fn=work, config=Config(out=this_output_path()), resources=TPU, description=None)
         step_c = ExecutorStep(name="c", fn=work, config=Config(out=this_output_path())).with_output_path("old/c")
         """,
@@ -181,7 +183,10 @@ CASES = {
     "a name in a loop that no template gives": (
         """
         if __name__ == "__main__":
-            runs = {name: ExecutorStep(name=name.lower(), fn=work, config=Config(name, this_output_path())) for name in NAMES}
+            runs = {
+                name: ExecutorStep(name=name.lower(), fn=work, config=Config(name, this_output_path()))
+                for name in NAMES
+            }
             executor_main(steps=list(runs.values()), description="All of them.")
         """,
         """
@@ -334,20 +339,23 @@ LEFT = {
     "MT005": [
         "x = ExecutorStep(name='x', fn=lambda config: None, config=Config(this_output_path()))",
         "x = ExecutorStep(**given)",
-        "def make():\n    def inner(config): ...\n    return ExecutorStep(name='x', fn=inner, config=Config(this_output_path()))",
-        "def make(config):\n    return ExecutorStep(name='x', fn=work, config=config)\n"
-        "a = make(Config(this_output_path()))\n",
+        "def make():\n    def inner(config): ...\n    return ExecutorStep('x', inner, Config(this_output_path()))",
+        "def make(config):\n    return ExecutorStep('x', work, config)\na = make(Config(this_output_path()))\n",
     ],
     "MT013": ["x = replace(default_train('a', 1).config, size=1)", "x = get_executor_step(3)"],
     "MT007": ["from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])"],
     "MT003": ["a, b = default_train('a', 1), 3\nprint(a)"],
-    "MT004": ["runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])"],
+    "MT004": [
+        "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])"
+    ],
 }
 
 
 @pytest.mark.parametrize(("code", "source"), [(code, source) for code, sources in LEFT.items() for source in sources])
 def test_what_cannot_be_done_safely_is_left_with_a_remark(code: str, source: str, tmp_path: Path) -> None:
-    imports = IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS + "from dataclasses import replace\n"
+    imports = (
+        IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS + "from dataclasses import replace\n"
+    )
     file = migrated(f"{imports}{source}\n", tmp_path)
     lines = file.text.split("\n")
     findings = [finding for finding in file.left if finding.code == code]
@@ -368,7 +376,7 @@ def test_what_is_left_in_the_older_style_comes_from_the_bridge(tmp_path: Path) -
 
 
 def test_a_remark_goes_when_what_it_was_about_has_gone(tmp_path: Path) -> None:
-    source = "from experiments.defaults import default_train\n# MT003: an older remark\nx = 1\ntext = '''\n# MT003: text\n'''\n"
+    source = "import os\n# MT003: an older remark\nx = 1\ntext = '''\n# MT003: text\n'''\n"
     assert migrated(source, tmp_path).text == source.replace("# MT003: an older remark\n", "")
 
 
@@ -452,9 +460,12 @@ def test_library_code_takes_paths(tmp_path: Path) -> None:
     [("class Config(Base):", ""), ("class Config:", "\nConfig('x', 3)\n")],
     ids=["a base that may have defaults", "a call that counts positions"],
 )
-def test_fields_keep_their_order_where_another_would_change_what_they_mean(head: str, call: str, tmp_path: Path) -> None:
+def test_fields_keep_their_order_where_another_would_change_what_they_mean(
+    head: str, call: str, tmp_path: Path
+) -> None:
     source = (
-        "from dataclasses import dataclass\nfrom elsewhere import Base\nfrom marin.execution.executor import THIS_OUTPUT_PATH\n"
+        "from dataclasses import dataclass\nfrom elsewhere import Base\n"
+        "from marin.execution.executor import THIS_OUTPUT_PATH\n"
         f"\n\n@dataclass\n{head}\n    name: str\n    size: int = 3\n    out: str = THIS_OUTPUT_PATH\n{call}"
     )
     file = migrated(source, tmp_path, name="lib/work.py")
@@ -477,7 +488,9 @@ def test_wiring_gives_a_config_the_path_that_was_its_default(tmp_path: Path) -> 
 
 
 def test_names_that_a_module_has_for_itself_stay_its_own(tmp_path: Path) -> None:
-    source = IMPORTS + "for step in (1, 2):\n    output = step\n\nx = ExecutorStep(name='x', fn=work, config=Config(this_output_path()))\n"
+    source = (
+        IMPORTS + "for step in (1, 2):\n    output = step\n\nx = ExecutorStep('x', work, Config(this_output_path()))\n"
+    )
     text = migrated(source, tmp_path).text
     assert "from marin_trace import output as marin_output\nfrom marin_trace import step as marin_step\n" in text
     assert "@marin_step(name=" in text
@@ -488,7 +501,9 @@ def test_the_packages_can_be_others(tmp_path: Path) -> None:
     source = IMPORTS + "x = ExecutorStep(name='x', fn=work, config=Config(this_output_path()))\n"
     guide = migrated(source, tmp_path, packages=Packages("marin.execution", "marin.execution")).text
     assert "from marin.execution import StepRef, deferred, output, step\n" in guide
-    ours = migrated(source.replace("marin.execution", "our.old"), tmp_path, packages=Packages("our.old", "our.new")).text
+    ours = migrated(
+        source.replace("marin.execution", "our.old"), tmp_path, packages=Packages("our.old", "our.new")
+    ).text
     assert "from our.new import StepRef, deferred, output, step\n" in ours
 
 

@@ -10,7 +10,16 @@ from marin_trace.migration.module import Module
 from marin_trace.migration.names import STEP_OPTIONS
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.templates import template_of
-from marin_trace.migration.scopes import Assigned, Defined, FunctionNode, Imported, Scope, is_main_test, walk_body, walk_own
+from marin_trace.migration.scopes import (
+    Assigned,
+    Defined,
+    FunctionNode,
+    Imported,
+    Scope,
+    is_main_test,
+    walk_body,
+    walk_own,
+)
 
 _ORDER: Final = ("name", "fn", "config", "description", "override_output_path", "pip_dependency_groups", "resources")
 """Of the arguments of ``ExecutorStep``."""
@@ -85,7 +94,8 @@ class Left:
     reason: str
 
 
-Plan: TypeAlias = Assignment | WholeFunction | Lifted | Left
+Rewritten: TypeAlias = Assignment | WholeFunction | Lifted
+Plan: TypeAlias = Rewritten | Left
 
 
 @final
@@ -154,7 +164,7 @@ def _plan(call: ast.Call, plans: Plans) -> Plan:
 def _given(call: ast.Call) -> Given | None:
     if any(isinstance(argument, ast.Starred) for argument in call.args) or len(call.args) > len(_ORDER):
         return None
-    by_name = dict(zip(_ORDER, call.args, strict=False))
+    by_name: dict[str, ast.expr] = dict(zip(_ORDER, call.args, strict=False))
     for keyword in call.keywords:
         if keyword.arg is None:
             return None
@@ -226,7 +236,9 @@ def _whole_function(given: Given, module: Module) -> WholeFunction | None:
     last = function.body[-1]
     lines = list(walk_body(function))
     returns = [line for line in lines if isinstance(line, ast.Return)]
-    calls = [line for line in lines if isinstance(line, ast.Call) and module.framework_name(line.func) == "ExecutorStep"]
+    calls = [
+        line for line in lines if isinstance(line, ast.Call) and module.framework_name(line.func) == "ExecutorStep"
+    ]
     is_generator = any(isinstance(line, ast.Yield | ast.YieldFrom | ast.Await) for line in lines)
     if returns != [last] or returns[0].value is not call or calls != [call] or is_generator:
         return None
@@ -234,13 +246,10 @@ def _whole_function(given: Given, module: Module) -> WholeFunction | None:
     if is_recursive or own_path_arguments(function, module):
         return None
     scope = module.scope_in(function)
-    parameters = [name for name, bindings in scope.bindings.items() if not isinstance(bindings[0], Assigned)]
     unchanged = [name for name in _parameters(function) if len(scope.bindings[name]) == 1]
     template = template_of(given.by_name["name"], unchanged, module)
-    if template is None or _reads(given.by_name["name"], scope) - set(unchanged) or not parameters:
-        # Without a parameter the name is an expression of the module, which a template can hold as well.
-        if template is None or _reads(given.by_name["name"], scope):
-            return None
+    if template is None or _reads(given.by_name["name"], scope) - set(unchanged):
+        return None
     resources = _options_of_whole(given, unchanged, scope, module)
     return None if resources is None else WholeFunction(given, function, last, template, resources or None)
 
@@ -379,12 +388,19 @@ def _own_statements(
         own = {name for statement in needed for name in _bound_in(statement)}
         for statement in block:
             is_simple = isinstance(statement, ast.Assign | ast.AnnAssign)
-            if statement not in needed and is_simple and names_read(statement) & own and set(_bound_in(statement)) & seen:
+            if (
+                statement not in needed
+                and is_simple
+                and names_read(statement) & own
+                and set(_bound_in(statement)) & seen
+            ):
                 needed.append(statement)
                 seen |= names_read(statement)
                 changed = True
     needed.sort(key=lambda statement: statement.lineno)
-    is_movable = all(isinstance(s, ast.Assign | ast.AnnAssign | ast.If) and s.lineno < given.call.lineno for s in needed)
+    is_movable = all(
+        isinstance(s, ast.Assign | ast.AnnAssign | ast.If) and s.lineno < given.call.lineno for s in needed
+    )
     if needed and (not is_movable or anchor in needed):
         return None
     return tuple(needed) if _are_read_only_here(needed, given, block, module) else None
@@ -411,9 +427,7 @@ def _are_read_only_here(needed: list[ast.stmt], given: Given, block: list[ast.st
     constructors = [c for c in module.nodes(ast.Call) if module.framework_name(c.func) == "ExecutorStep"]
     inside |= {id(node) for constructor in constructors for node in ast.walk(constructor)}
     readers = [node for line in block for node in ast.walk(line) if isinstance(node, ast.Name)]
-    return not any(
-        node.id in own and isinstance(node.ctx, ast.Load) and id(node) not in inside for node in readers
-    )
+    return not any(node.id in own and isinstance(node.ctx, ast.Load) and id(node) not in inside for node in readers)
 
 
 def _wanted_name(given: Given, module: Module) -> str:

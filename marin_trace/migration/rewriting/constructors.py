@@ -7,15 +7,16 @@ from typing import Any, assert_never, cast, final
 
 import libcst as cst
 
-from marin_trace.migration.inference import Kind, kind_of
+from marin_trace.migration.inference import kind_of
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module, Span
 from marin_trace.migration.rewriting.constructor_plans import (
     Assignment,
     Given,
     Left,
     Lifted,
-    Plan,
     Plans,
+    Rewritten,
     WholeFunction,
     imported_assignment,
     is_global,
@@ -115,10 +116,10 @@ def _is_name(node: ast.expr) -> bool:
     return isinstance(node, ast.Name)
 
 
-def _find_deferred_names(work: _Work, active: list[Plan]) -> None:
+def _find_deferred_names(work: _Work, active: list[Rewritten]) -> None:
     """Imported functions that only constructors use: they are deferred once, under the name that they had."""
     module = work.module
-    functions = [plan.given.by_name["fn"] for plan in active if not isinstance(plan, Left)]
+    functions = [plan.given.by_name["fn"] for plan in active]
     inner = [_unwrapped(node, module)[0] for node in functions]
     used = names_used(module)
     for node in inner:
@@ -153,14 +154,12 @@ def _unwrapped(node: ast.expr, module: Module) -> tuple[ast.expr, dict[str, ast.
 
 
 class _Constructors(cst.CSTTransformer):
-    def __init__(self, document: Document, work: _Work, active: list[Plan]) -> None:
+    def __init__(self, document: Document, work: _Work, active: list[Rewritten]) -> None:
         super().__init__()
         self._document = document
         self._work = work
         module = work.module
-        self._plans: Mapping[Span, Plan] = {
-            module.span(plan.given.call): plan for plan in active if not isinstance(plan, Left)
-        }
+        self._plans: Mapping[Span, Rewritten] = {module.span(plan.given.call): plan for plan in active}
         self._statements = {
             (plan.statement.lineno, module.span(plan.statement).column): plan
             for plan in active
@@ -170,7 +169,10 @@ class _Constructors(cst.CSTTransformer):
             (plan.function.lineno, plan.function.col_offset): plan for plan in active if isinstance(plan, WholeFunction)
         }
         self._moved = {
-            (line.lineno, module.span(line).column) for plan in active if isinstance(plan, Lifted) for line in plan.moved
+            (line.lineno, module.span(line).column)
+            for plan in active
+            if isinstance(plan, Lifted)
+            for line in plan.moved
         }
         self._nested = {
             (plan.anchor.lineno, module.span(plan.anchor).column)
@@ -195,7 +197,7 @@ class _Constructors(cst.CSTTransformer):
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         plan = self._plans.get(self._document.span(original_node))
-        if plan is None or isinstance(plan, Left):
+        if plan is None:
             return updated_node
         self._built[self._document.span(original_node)] = updated_node
         if not isinstance(plan, Lifted):
@@ -212,7 +214,11 @@ class _Constructors(cst.CSTTransformer):
         if not isinstance(original_node, cst.BaseStatement):
             return updated
         start = self._document.start(original_node)
-        if isinstance(original_node, cst.SimpleStatementLine) and self._work.deferred_names and _is_import(original_node):
+        if (
+            isinstance(original_node, cst.SimpleStatementLine)
+            and self._work.deferred_names
+            and _is_import(original_node)
+        ):
             return self._import(updated)
         if isinstance(original_node, cst.SimpleStatementLine) and start in self._statements:
             updated = self._statement(self._statements[start], cast("cst.SimpleStatementLine", updated_node))
@@ -227,7 +233,8 @@ class _Constructors(cst.CSTTransformer):
         if start in self._nested:
             before = [separated(line, 1) for line in before]
             updated = separated(updated, 1) if isinstance(updated, cst.BaseStatement) else updated
-        following = list(updated) if isinstance(updated, cst.FlattenSentinel) else [updated]
+        is_several = isinstance(updated, cst.FlattenSentinel)
+        following = list(cast("cst.FlattenSentinel[cst.BaseStatement]", updated)) if is_several else [updated]
         return cst.FlattenSentinel([*before, *following])
 
     def _import(self, statement: cst.SimpleStatementLine) -> Any:

@@ -1,11 +1,11 @@
 """Concrete syntax: reading it, finding the nodes that an analysis has named, and building new ones."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
+from libcst.metadata import MetadataWrapper, PositionProvider
 
 from marin_trace.migration.module import Span
 
@@ -28,7 +28,7 @@ class Document:
             raise SyntaxError(error.message, (str(path), error.raw_line, error.raw_column + 1, "")) from error
         wrapper = MetadataWrapper(tree, unsafe_skip_copy=True)
         self.tree: Final = wrapper.module
-        self._positions: Final = cast("Mapping[cst.CSTNode, CodeRange]", wrapper.resolve(PositionProvider))
+        self._positions: Final = wrapper.resolve(PositionProvider)
 
     def span(self, node: cst.CSTNode) -> Span:
         """Where a node of the tree as it was read stands."""

@@ -8,7 +8,8 @@ from typing import TypeAlias, cast, final
 
 import libcst as cst
 
-from marin_trace.migration.inference import Kind, definition, kind_of
+from marin_trace.migration.inference import definition, kind_of
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Layer, Module, Span
 from marin_trace.migration.names import ROOT_NAMES
 from marin_trace.migration.rewriting.cst import Document, below, called, expression, parenthesised
@@ -61,7 +62,7 @@ def rewrite_expressions(module: Module, names: LocalNames, kept: set[ast.AST]) -
         _edit_subpath(constant, edits)
     for finding in uncalled_steps(module):
         span = Span(finding.line, finding.column - 1, finding.end_line, finding.end_column - 1)
-        edits.by_span.setdefault(span, lambda node: cst.Call(node))
+        edits.by_span.setdefault(span, cst.Call)
     if not edits.by_span:
         return module.text
     _find_unions(edits)
@@ -94,8 +95,10 @@ def _add_own_paths(call: ast.Call, edits: _Edits) -> None:
     found = definition(call.func, edits.module)
     if found is None or not isinstance(found[0], ast.ClassDef) or any(keyword.arg is None for keyword in call.keywords):
         return
-    cls, owner = found
-    fields = [line.target.id for line in cls.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+    cls, owner = found[0], found[1]
+    fields = [
+        line.target.id for line in cls.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+    ]
     own = {name.partition(".")[2] for name, _ in own_path_defaults(owner) if name.startswith(f"{cls.name}.")}
     given = {*fields[: len(call.args)], *(keyword.arg for keyword in call.keywords)}
     missing = [name for name in fields if name in own - given]
@@ -109,11 +112,21 @@ def _with_keywords(call: cst.Call, missing: list[str], output: str) -> cst.Call:
     added = [cst.Arg(called(output), cst.Name(name), equal) for name in missing]
     last = call.args[-1] if call.args else None
     # Where each argument has a line of its own, so have the added ones.
-    is_spread = last is not None and isinstance(last.comma, cst.Comma) and isinstance(call.whitespace_before_args, cst.ParenthesizedWhitespace)
+    is_spread = (
+        last is not None
+        and isinstance(last.comma, cst.Comma)
+        and isinstance(call.whitespace_before_args, cst.ParenthesizedWhitespace)
+    )
     if last is None or not is_spread:
-        return call.with_changes(args=[*(argument.with_changes(comma=cst.MaybeSentinel.DEFAULT) for argument in call.args), *added])
+        return call.with_changes(
+            args=[*(argument.with_changes(comma=cst.MaybeSentinel.DEFAULT) for argument in call.args), *added]
+        )
     comma = cst.Comma(whitespace_after=call.whitespace_before_args)
-    before = [*call.args[:-1], last.with_changes(comma=comma), *(argument.with_changes(comma=comma) for argument in added[:-1])]
+    before = [
+        *call.args[:-1],
+        last.with_changes(comma=comma),
+        *(argument.with_changes(comma=comma) for argument in added[:-1]),
+    ]
     return call.with_changes(args=[*before, added[-1].with_changes(comma=last.comma)])
 
 

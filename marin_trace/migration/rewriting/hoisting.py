@@ -7,13 +7,20 @@ from typing import Any, cast
 
 import libcst as cst
 
-from marin_trace.migration.inference import Kind
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module, Span
-from marin_trace.migration.rewriting.cst import BLANK, Carry, Document, comments_outside, function, returned, without_blank_lines
+from marin_trace.migration.rewriting.cst import (
+    BLANK,
+    Carry,
+    Document,
+    comments_outside,
+    function,
+    returned,
+    without_blank_lines,
+)
 from marin_trace.migration.rewriting.hoisting_plans import (
     Entry,
     HoistPlan,
-    Line,
     Surroundings,
     imported_fates,
     is_group,
@@ -23,6 +30,7 @@ from marin_trace.migration.rewriting.hoisting_plans import (
     wanted_entry_name,
 )
 from marin_trace.migration.rewriting.imports import LocalNames
+from marin_trace.migration.rewriting.lines import Line
 from marin_trace.migration.rewriting.makers import Use, calls_of, used, uses_of_makers, with_makers
 
 _Start = tuple[int, int]
@@ -162,7 +170,8 @@ class _Hoisting(cst.CSTTransformer):
             if isinstance(small, cst.AnnAssign):
                 annotation = self._document.code(small.annotation.annotation)
             comment = first.trailing_whitespace.comment
-            inner = [returned(small.value, [] if comment is None else [cst.EmptyLine(comment=comment)])]
+            remark = [] if comment is None else [cst.EmptyLine(comment=comment)]
+            inner = [returned(cast("cst.BaseExpression", small.value), remark)]
         else:
             inner = [without_blank_lines(body[0]), *body[1:], returned(cst.Name(name))]
         decorator = ""
@@ -225,7 +234,12 @@ def _dead_lines(plan: HoistPlan) -> list[Line]:
     for line in reversed(plan.moved):
         is_list = isinstance(line.node, ast.Assign | ast.AnnAssign) and len(line.binds) == 1
         makes = any(isinstance(node, ast.Call) for node in ast.walk(line.node))
-        read = {name for other in plan.moved if other is not line and other not in dead for name in other.reads | other.binds}
+        read = {
+            name
+            for other in plan.moved
+            if other is not line and other not in dead
+            for name in other.reads | other.binds
+        }
         read |= {name for node in plan.emitted for name in _names_in(node)}
         if is_list and not makes and not line.calls_steps and not line.binds & read:
             dead.append(line)
@@ -237,13 +251,18 @@ def _names_in(node: ast.expr) -> set[str]:
 
 
 def _steps_index(call: cst.Call) -> int:
-    named = [i for i, argument in enumerate(call.args) if argument.keyword is not None and argument.keyword.value == "steps"]
+    named = [
+        i for i, argument in enumerate(call.args) if argument.keyword is not None and argument.keyword.value == "steps"
+    ]
     return named[0] if named else 0
 
 
 def _as_statement(value: cst.BaseExpression) -> cst.BaseStatement:
     """What an element of a list of steps does, as a statement."""
-    if isinstance(value, cst.ListComp | cst.GeneratorExp | cst.SetComp | cst.DictComp) and not value.for_in.inner_for_in:
+    if (
+        isinstance(value, cst.ListComp | cst.GeneratorExp | cst.SetComp | cst.DictComp)
+        and not value.for_in.inner_for_in
+    ):
         generator = value.for_in
         item = value.value if isinstance(value, cst.DictComp) else value.elt
         body: cst.BaseStatement = cst.SimpleStatementLine([cst.Expr(item)])

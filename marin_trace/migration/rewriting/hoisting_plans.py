@@ -9,20 +9,31 @@ A statement *depends on steps* if it calls one, or reads a name that such a stat
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Final, final
+from typing import final
 
-from marin_trace.migration.inference import Kind, calls_steps, is_own_output, kind_of
+from marin_trace.migration.inference import calls_steps, is_own_output, kind_of
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
 from marin_trace.migration.rewriting.imports import fresh_name
+from marin_trace.migration.rewriting.lines import (
+    DEFINITIONS,
+    Line,
+    dependent_names,
+    is_simple,
+    line_of,
+    names_read_in_parts,
+    names_read_inside,
+    needed_names,
+    own_reads,
+    shares_its_line,
+    spread,
+)
 from marin_trace.migration.rules.entry import executor_calls, needs_entry
-from marin_trace.migration.scopes import Imported, is_main_test, walk_own
-
-_MUTATORS: Final = frozenset({"append", "extend", "insert", "add", "update", "setdefault", "remove", "pop", "clear", "sort"})
-_DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+from marin_trace.migration.scopes import Imported, is_main_test
 
 
 class Fate(StrEnum):
@@ -33,21 +44,6 @@ class Fate(StrEnum):
     BUILDER = "a function that several statements build it in"
     MAKERS = "a mapping of functions, of which each reader calls those that it wants"
     LEFT = "what it was"
-
-
-@final
-@dataclass(slots=True, eq=False)
-class Line:
-    """A statement of the module, or of the block that calls ``executor_main``."""
-
-    node: ast.stmt
-    in_main: bool
-    binds: frozenset[str]
-    """Names that it binds, or changes the value of."""
-    reads: frozenset[str]
-    """Names that it reads when it is executed; those of functions in it only for functions of the main block."""
-    calls_steps: bool
-    depends: bool = False
 
 
 @final
@@ -112,10 +108,8 @@ def step_path(path: Path) -> str:
     """The name of a file's steps: where it lies below the experiments."""
     resolved = path.resolve()
     parts = [*resolved.parts[:-1], *([] if resolved.stem == "__init__" else [resolved.stem])]
-    if "experiments" in parts[:-1]:
-        parts = parts[len(parts) - parts[::-1].index("experiments") :]
-    else:
-        parts = parts[-1:]
+    is_experiment = "experiments" in parts[:-1]
+    parts = parts[len(parts) - parts[::-1].index("experiments") :] if is_experiment else parts[-1:]
     return "/".join(re.sub(r"[^A-Za-z0-9._=+@,-]+", "-", part).strip(".") or "experiment" for part in parts)
 
 
@@ -145,7 +139,7 @@ def imported_fates(module: Module, surroundings: Surroundings) -> dict[str, Fate
     for name, bindings in module.root.bindings.items():
         for binding in bindings:
             fate = _imported_fate(binding, module, surroundings) if isinstance(binding, Imported) else None
-            if fate in (Fate.FUNCTION, Fate.BUILDER, Fate.MAKERS):
+            if fate is Fate.FUNCTION or fate is Fate.BUILDER or fate is Fate.MAKERS:
                 fates[name] = fate
     return fates
 
@@ -170,19 +164,28 @@ def _entry_of(module: Module) -> Entry | None:
         holder = around[-1]
         if isinstance(holder, ast.ClassDef | ast.AsyncFunctionDef):
             continue
-        is_main = isinstance(holder, ast.If) and is_main_test(holder.test)
-        block = holder.body if is_main or isinstance(holder, ast.FunctionDef) else []  # pyright: ignore[reportAttributeAccessIssue]
-        return Entry(call, steps, holder, block)
+        return Entry(call, steps, holder, _block_of(holder))
     return None
+
+
+def _block_of(holder: ast.stmt) -> list[ast.stmt]:
+    """The statements of ``if __name__ == "__main__":`` or of a function, which may build what it is given."""
+    match holder:
+        case ast.FunctionDef(body=body):
+            return body
+        case ast.If(test=test, body=body) if is_main_test(test):
+            return body
+        case _:
+            return []
 
 
 def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) -> HoistPlan:
     lines = _lines(module, entry, surroundings)
-    _spread(lines)
+    spread(lines)
     plan = HoistPlan(lines=lines)
     shared = _shared_names(module, entry, surroundings)
-    needed = _needed_names(lines, set() if entry is None else _own_reads(entry.steps))
-    plan.partial = _names_read_in_parts(module) | surroundings.parts.get(str(module.path.resolve()), frozenset())
+    needed = needed_names(lines, set() if entry is None else own_reads(entry.steps))
+    plan.partial = names_read_in_parts(module) | surroundings.parts.get(str(module.path.resolve()), frozenset())
     plan.imported = imported_fates(module, surroundings)
     if entry is not None:
         shared |= {name for name in needed if _is_read_in_parts_only(name, plan, entry)}
@@ -206,10 +209,10 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) ->
 def _lines(module: Module, entry: Entry | None, surroundings: Surroundings) -> list[Line]:
     imported = set(imported_fates(module, surroundings))
     holder = entry.holder if entry is not None else None
-    lines = [_line(node, module, imported, in_main=False) for node in module.tree.body if node is not holder]
+    lines = [line_of(node, module, imported, in_main=False) for node in module.tree.body if node is not holder]
     if entry is not None:
         index = next((i for i, node in enumerate(entry.block) if _holds(node, entry.call)), 0)
-        lines += [_line(node, module, imported, in_main=True) for node in entry.block[:index]]
+        lines += [line_of(node, module, imported, in_main=True) for node in entry.block[:index]]
     return lines
 
 
@@ -217,113 +220,22 @@ def _holds(node: ast.AST, wanted: ast.AST) -> bool:
     return any(inner is wanted for inner in ast.walk(node))
 
 
-def _line(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) -> Line:
-    own = list(_own_nodes(node))
-    binds = {
-        name.id
-        for name in own
-        if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load) and _is_own_scope(name, node, module)
-    }
-    binds |= {name for part in own for name in _changed_by(part)}
-    binds |= {node.name} if isinstance(node, _DEFINITIONS) else set()
-    reads = {name.id for name in own if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
-    if in_main and isinstance(node, _DEFINITIONS):
-        reads |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
-    is_definition = isinstance(node, (*_DEFINITIONS, ast.Import, ast.ImportFrom))
-    is_guard = isinstance(node, ast.If) and is_main_test(node.test)
-    calls = not is_definition and not is_guard and (bool(reads & imported) or _calls_steps(own, module))
-    return Line(node, in_main, frozenset(binds), frozenset(reads), calls)
-
-
-def _is_own_scope(name: ast.Name, line: ast.stmt, module: Module) -> bool:
-    """Whether a name is bound where its statement stands, and not in a comprehension or lambda of it."""
-    return module.place(name).scope is module.place(line).scope
-
-
-def _own_nodes(node: ast.stmt) -> list[ast.AST]:
-    """What a statement evaluates itself: of a function in it the defaults and decorators, of a lambda nothing."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        parts = [*node.decorator_list, *node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
-        return [inner for part in parts for inner in walk_own(part)]
-    return [inner for inner in walk_own(node) if not isinstance(inner, _DEFINITIONS) or inner is node]
-
-
-def _own_reads(node: ast.AST) -> set[str]:
-    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
-
-
-def _changed_by(node: ast.AST) -> Iterable[str]:
-    """Names whose value a node changes without binding them."""
-    match node:
-        case ast.Subscript(ctx=ast.Store() | ast.Del(), value=ast.Name(id=name)):
-            yield name
-        case ast.Attribute(ctx=ast.Store(), value=ast.Name(id=name)):
-            yield name
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attribute))):
-            if attribute in _MUTATORS:
-                yield name
-        case _:
-            pass
-
-
-def _calls_steps(nodes: Iterable[ast.AST], module: Module) -> bool:
-    for node in nodes:
-        if isinstance(node, ast.Call) and calls_steps(node, module):
-            return True
-        if isinstance(node, ast.expr) and is_own_output(node, module) and module.framework_name(_callee(node)) == "output":
-            return True
-    return False
-
-
-def _callee(node: ast.expr) -> ast.expr:
-    return node.func if isinstance(node, ast.Call) else node
-
-
-def _spread(lines: list[Line]) -> None:
-    """Marks what depends on steps, until nothing more does."""
-    names: set[str] = set()
-    while True:
-        changed = False
-        for line in lines:
-            is_plain = not isinstance(line.node, _DEFINITIONS) or line.in_main
-            if is_plain and not line.depends and (line.calls_steps or line.reads & names or line.binds & names):
-                line.depends = changed = True
-                names |= line.binds
-        # A name that is bound again and again has its value at that moment: it moves along with what reads it.
-        read = {name for line in lines if line.depends for name in line.reads}
-        for name in read - names:
-            binders = [line for line in lines if name in line.binds and not isinstance(line.node, ast.Import | ast.ImportFrom)]
-            if len(binders) > 1 and not all(line.in_main for line in binders):
-                names.add(name)
-                changed = True
-        # A function of the main block that moved statements call moves as well.
-        for line in lines:
-            if line.in_main and isinstance(line.node, _DEFINITIONS) and line.binds & read and not line.depends:
-                line.depends = changed = True
-                names |= line.binds
-        if not changed:
-            return
-
-
-def _dependent_names(lines: Iterable[Line]) -> dict[str, list[Line]]:
-    binders: dict[str, list[Line]] = {}
-    for line in lines:
-        for name in line.binds if line.depends else ():
-            binders.setdefault(name, []).append(line)
-    return binders
-
-
 def _shared_names(module: Module, entry: Entry | None, surroundings: Surroundings) -> set[str]:
     """The names of the module that functions and classes, or other modules, read."""
     shared = set(surroundings.imported.get(str(module.path.resolve()), frozenset()))
     for node in module.tree.body:
-        if isinstance(node, _DEFINITIONS) and (entry is None or node is not entry.holder):
+        if isinstance(node, DEFINITIONS) and (entry is None or node is not entry.holder):
             shared |= names_read_inside(node, module)
     for node in module.nodes(ast.Lambda):
         if module.place(node).scope.is_module:
             shared |= names_read_inside(node, module)
     exports = [line for line in module.tree.body if isinstance(line, ast.Assign) and _is_all(line)]
-    shared |= {text.value for line in exports for text in ast.walk(line) if isinstance(text, ast.Constant) and isinstance(text.value, str)}
+    shared |= {
+        text.value
+        for line in exports
+        for text in ast.walk(line)
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    }
     return shared
 
 
@@ -331,32 +243,9 @@ def _is_all(line: ast.Assign) -> bool:
     return any(isinstance(target, ast.Name) and target.id == "__all__" for target in line.targets)
 
 
-def names_read_inside(node: ast.AST, module: Module) -> set[str]:
-    """The names of the module's top level that a function or class reads."""
-    found: set[str] = set()
-    for name in ast.walk(node):
-        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load):
-            scope = module.place(name).scope.lookup(name.id)
-            if scope is not None and scope.is_module:
-                found.add(name.id)
-    return found
-
-
-def _needed_names(lines: list[Line], wanted: set[str]) -> set[str]:
-    binders = _dependent_names(lines)
-    needed: set[str] = set()
-    pending = [name for name in wanted if name in binders]
-    while pending:
-        name = pending.pop()
-        if name not in needed:
-            needed.add(name)
-            pending += [read for line in binders[name] for read in (line.reads | line.binds) if read in binders]
-    return needed
-
-
 def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[str]) -> dict[str, Fate]:
     fates: dict[str, Fate] = {}
-    for name, lines in _dependent_names(plan.lines).items():
+    for name, lines in dependent_names(plan.lines).items():
         if name in needed and (name not in shared or all(line.in_main for line in lines)):
             fates[name] = Fate.LOCAL
         else:
@@ -366,9 +255,9 @@ def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[
 
 def _own_fate(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> Fate:
     """What becomes of a name that is no local of the entry step."""
-    if any(line.in_main or _shares_its_line(line, module) for line in lines):
+    if any(line.in_main or shares_its_line(line, module) for line in lines):
         return Fate.LEFT
-    if len(lines) == 1 and _is_simple(lines[0].node):
+    if len(lines) == 1 and is_simple(lines[0].node):
         return _simple_fate(name, lines[0].node, plan, module)
     if name in plan.partial:
         return Fate.LEFT
@@ -411,24 +300,7 @@ def mapping_of_makers(iterable: ast.expr, plan: HoistPlan) -> str | None:
 
 
 def _depends(node: ast.expr, plan: HoistPlan) -> bool:
-    return bool(_own_reads(node) & (_dependent_names(plan.lines).keys() | plan.imported.keys()))
-
-
-def _names_read_in_parts(module: Module) -> set[str]:
-    """The names of the module's top level of which single items are read."""
-    return {name for name, node in parts_read(module) if _is_global(node, module)}
-
-
-def parts_read(module: Module) -> Iterable[tuple[str, ast.Name]]:
-    """Each name of which an item is read."""
-    for node in module.nodes(ast.Subscript):
-        if isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node.value.id, node.value
-
-
-def _is_global(node: ast.Name, module: Module) -> bool:
-    scope = module.place(node).scope.lookup(node.id)
-    return scope is not None and scope.is_module
+    return bool(own_reads(node) & (dependent_names(plan.lines).keys() | plan.imported.keys()))
 
 
 def _is_read_in_parts_only(name: str, plan: HoistPlan, entry: Entry) -> bool:
@@ -441,47 +313,35 @@ def _is_read_in_parts_only(name: str, plan: HoistPlan, entry: Entry) -> bool:
         if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.value, ast.Name)
     }
     changed = {id(node.value) for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)}
-    reads = [node for node in nodes if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)]
+    reads = [
+        node for node in nodes if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
+    ]
     reads = [node for node in reads if id(node) not in changed]
     return bool(reads) and all(id(node) in items for node in reads)
 
 
-def _shares_its_line(line: Line, module: Module) -> bool:
-    return sum(other.lineno == line.node.lineno for other in module.tree.body) > 1
-
-
-def _is_simple(node: ast.stmt) -> bool:
-    match node:
-        case ast.Assign(targets=[ast.Name()]):
-            return True
-        case ast.AnnAssign(target=ast.Name(), value=ast.expr()):
-            return True
-        case _:
-            return False
-
-
 def _is_buildable(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> bool:
     """Whether the statements that build a name bind nothing that others read."""
-    if not _is_simple(lines[0].node) or any(isinstance(line.node, _DEFINITIONS) for line in lines):
+    if not is_simple(lines[0].node) or any(isinstance(line.node, DEFINITIONS) for line in lines):
         return False
     others = {bound for line in lines for bound in line.binds} - {name}
     elsewhere = {read for line in plan.lines if line not in lines for read in line.reads | line.binds}
-    inside = {read for node in module.tree.body if isinstance(node, _DEFINITIONS) for read in names_read_inside(node, module)}
+    inside = {
+        read for node in module.tree.body if isinstance(node, DEFINITIONS) for read in names_read_inside(node, module)
+    }
     return not others & (elsewhere | inside)
 
 
 def _settle(plan: HoistPlan, module: Module, entry: Entry | None) -> bool:
     """Changes fates until each name can be read where it is read; False if the entry step cannot be made."""
     fates = plan.fates
-    binders = _dependent_names(plan.lines)
+    binders = dependent_names(plan.lines)
     remaining = _reads_that_remain(entry)
     for _ in range(len(fates) + 2):
         wanted: set[str] = set(remaining)
         for line in plan.lines:
-            if line.depends and not _is_moved(line, plan):
-                wanted |= line.reads
-            elif not line.depends and line.in_main:
-                wanted |= line.reads
+            stays = not _is_moved(line, plan) if line.depends else line.in_main
+            wanted |= line.reads if stays else frozenset()
         lost = [name for name in wanted if fates.get(name) is Fate.LOCAL]
         mixed = [
             name
@@ -575,7 +435,7 @@ def _entry_parameters(plan: HoistPlan, entry: Entry, module: Module) -> tuple[st
         gone = {name for line in plan.moved if line.in_main for name in line.binds}
         stay |= set(module.scope_in(entry.holder).bindings) - gone
     read = {name for line in plan.moved for name in line.reads}
-    read |= {name for part in plan.emitted for name in _own_reads(part)}
+    read |= {name for part in plan.emitted for name in own_reads(part)}
     return tuple(sorted(read & stay))
 
 

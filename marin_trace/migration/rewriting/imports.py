@@ -236,7 +236,11 @@ class _Imports(cst.CSTTransformer):
             return statement
         if not kept:
             return cst.RemoveFromParent()
-        last = kept[-1] if isinstance(line, cst.ImportFrom) and line.lpar else kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        last = (
+            kept[-1]
+            if isinstance(line, cst.ImportFrom) and line.lpar
+            else kept[-1].with_changes(comma=cst.MaybeSentinel.DEFAULT)
+        )
         return statement.with_changes(body=[line.with_changes(names=[*kept[:-1], last])])
 
     def leave_If(self, original_node: cst.If, updated_node: cst.If) -> Any:

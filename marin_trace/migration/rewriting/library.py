@@ -81,7 +81,7 @@ def _has_no_defaults(base: ast.expr, module: Module) -> bool:
     found = definition(base, module)
     if found is None or not isinstance(found[0], ast.ClassDef):
         return False
-    cls, owner = found
+    cls, owner = found[0], found[1]
     fields = [line for line in cls.body if isinstance(line, ast.AnnAssign)]
     is_plain = all(line.value is None or is_own_path_default(line.value, owner) for line in fields)
     return is_plain and all(_has_no_defaults(inner, owner) for inner in cls.bases)
@@ -173,7 +173,7 @@ def _required_first(body: Sequence[cst.BaseStatement]) -> list[cst.BaseStatement
 
 def _spaced_as(group: list[cst.BaseStatement], before: list[cst.BaseStatement]) -> list[cst.BaseStatement]:
     """A field with as many blank lines before it as the one has had in whose place it comes."""
-    lines: list[cst.EmptyLine] = [line for line in cast("Any", before[0]).leading_lines]
+    lines: list[cst.EmptyLine] = list(cast("Any", before[0]).leading_lines)
     blank = next((index for index, line in enumerate(lines) if line.comment is not None), len(lines))
     return [separated(without_blank_lines(group[0]), blank), *group[1:]]
 

@@ -1,7 +1,7 @@
 """What readers of a hoisted name do now: call the function that it is, or those of a mapping of functions.
 
-A mapping of steps, of which some readers want one item and others all, becomes a mapping of functions: ``tokens["web"]``
-is ``tokens["web"]()``, and makes that step alone.
+A mapping of steps, of which some readers want one item and others all, becomes a mapping of functions:
+``tokens["web"]`` is ``tokens["web"]()``, and makes that step alone.
 """
 
 import ast
@@ -32,11 +32,7 @@ def calls_of(module: Module, plan: HoistPlan) -> set[Span]:
         name: {id(inner) for line in plan.lines if name in line.binds and line.depends for inner in ast.walk(line.node)}
         for name in functions
     }
-    return {
-        module.span(node)
-        for node in _reads(module, calling)
-        if id(node) not in inside.get(node.id, set())
-    }
+    return {module.span(node) for node in _reads(module, calling) if id(node) not in inside.get(node.id, set())}
 
 
 def _reads(module: Module, names: set[str]) -> list[ast.Name]:

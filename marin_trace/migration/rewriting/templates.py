@@ -85,9 +85,7 @@ def _path(arguments: list[ast.expr], parameters: frozenset[str], module: Module)
     return joined
 
 
-def _field(
-    value: ast.expr, conversion: int, spec: ast.expr | None, parameters: frozenset[str]
-) -> list[_Part] | None:
+def _field(value: ast.expr, conversion: int, spec: ast.expr | None, parameters: frozenset[str]) -> list[_Part] | None:
     names = {name.id for name in ast.walk(value) if isinstance(name, ast.Name)}
     code = ast.unparse(value)
     if conversion != -1:

@@ -4,15 +4,8 @@ import ast
 from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
-from marin_trace.migration.inference import (
-    Kind,
-    calls_steps,
-    definition_of,
-    is_helper_name,
-    is_step,
-    kind_of,
-    kind_of_annotation,
-)
+from marin_trace.migration.inference import calls_steps, definition_of, is_helper_name, is_step, kind_of
+from marin_trace.migration.kinds import Kind, kind_of_annotation
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import STEP_LIST
 from marin_trace.migration.scopes import Assigned, Imported

@@ -4,7 +4,8 @@ import ast
 from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
-from marin_trace.migration.inference import Kind, calls_steps, kind_of
+from marin_trace.migration.inference import calls_steps, kind_of
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
 from marin_trace.migration.rules.layers import own_path_defaults
 from marin_trace.migration.scopes import walk_own

@@ -4,7 +4,8 @@ import ast
 from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
-from marin_trace.migration.inference import Kind, definition_of, is_own_output, is_step, kind_of, own_output_in
+from marin_trace.migration.inference import definition_of, is_own_output, is_step, kind_of, own_output_in
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Layer, Module, is_library_import
 from marin_trace.migration.names import OWN_PATH_NAMES
 from marin_trace.migration.scopes import is_type_checking
@@ -25,9 +26,10 @@ def own_path_defaults(module: Module) -> Iterator[tuple[str, ast.expr]]:
     """Each field of a class and parameter of a function that defaults to an own output, with the default."""
     for field in module.nodes(ast.AnnAssign):
         scope = module.place(field).scope.node
-        if isinstance(scope, ast.ClassDef) and isinstance(field.target, ast.Name) and field.value is not None:
-            if is_own_path_default(field.value, module):
-                yield f"{scope.name}.{field.target.id}", field.value
+        if not isinstance(scope, ast.ClassDef) or not isinstance(field.target, ast.Name) or field.value is None:
+            continue
+        if is_own_path_default(field.value, module):
+            yield f"{scope.name}.{field.target.id}", field.value
     for function in [*module.nodes(ast.FunctionDef), *module.nodes(ast.AsyncFunctionDef)]:
         for argument, default in defaults_of(function.args):
             if is_own_path_default(default, module):

@@ -4,7 +4,8 @@ import ast
 from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
-from marin_trace.migration.inference import Kind, is_own_output, kind_of
+from marin_trace.migration.inference import is_own_output, kind_of
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Layer, Module
 from marin_trace.migration.names import OLD_PACKAGE, OWN_PATH_NAMES, REFERENCE_NAMES, ROOT_NAMES
 from marin_trace.migration.rules.layers import own_path_defaults

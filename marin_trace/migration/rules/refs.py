@@ -4,7 +4,8 @@ import ast
 from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
-from marin_trace.migration.inference import Kind, is_step, kind_of
+from marin_trace.migration.inference import is_step, kind_of
+from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
 
 _TEXTS = (ast.JoinedStr, ast.Constant)

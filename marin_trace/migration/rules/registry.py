@@ -1,4 +1,4 @@
-"""All rules in the order of their codes. MT001 to MT006 are the anti-patterns of the migration guide, by its numbers."""
+"""All rules in the order of their codes; MT001 to MT006 are the anti-patterns of the migration guide, by number."""
 
 from typing import Final
 
@@ -54,7 +54,8 @@ RULES: Final = (
         "a step is made by the constructor ExecutorStep",
         "It exists when its module has been imported, its config is built then, and its edges are what an InputName\n"
         "happens to say. A function under @step is called when it is needed, and its edges are what it uses.",
-        "tokens = ExecutorStep(\n    name='tokens', fn=tokenize, config=Config(raw / 'train', out=this_output_path())\n)",
+        "tokens = ExecutorStep(\n"
+        "    name='tokens', fn=tokenize, config=Config(raw / 'train', out=this_output_path())\n)",
         "tokenize = deferred(_tokenize)\n\n@step(name='tokens')\ndef tokens() -> StepRef:\n"
         "    return tokenize(Config(raw() / 'train', out=output()))",
         legacy.constructors,
@@ -138,7 +139,8 @@ RULES: Final = (
         "a step's body calls a library function as it is",
         "A step's body runs while the pipeline is traced. Called as it is, the function works then, with a path that\n"
         "is none yet.",
-        "from lib.tokenize import tokenize\n\n@step(name='tokens')\ndef tokens():\n    return tokenize(Config(out=output()))",
+        "from lib.tokenize import tokenize\n\n@step(name='tokens')\ndef tokens():\n"
+        "    return tokenize(Config(out=output()))",
         "from lib.tokenize import tokenize as _tokenize\n\ntokenize = deferred(_tokenize)\n\n@step(name='tokens')\n"
         "def tokens():\n    return tokenize(Config(out=output()))",
         layers.undeferred_calls,

@@ -3,7 +3,7 @@
 Which data set gives the best model, all else being equal?
 """
 
-from experiments.datasets.simple import downloads
+from experiments.datasets.common import downloads
 from experiments.defaults import default_tokenize, default_train
 from experiments.llama import llama3_tokenizer, llama_1_4b, llama_1_4b_train_config
 from marin_trace import StepRef, executor_main, step

@@ -1,6 +1,6 @@
 """Stages of a curriculum, built in a loop."""
 
-from experiments.datasets.simple import downloads
+from experiments.datasets.common import downloads
 from experiments.defaults import default_tokenize
 
 TOKENIZERS = {

@@ -1,7 +1,7 @@
 """Mixtures of tokenized data sets."""
 
 from experiments.datasets.nemotron import NEMOTRON_WEIGHTS, tokenize_nemotron_steps
-from experiments.datasets.simple import starcoder_tokenized, tokenized
+from experiments.datasets.common import starcoder_tokenized, tokenized
 from experiments.defaults import default_validation_sets
 from marin.processing.tokenize.data_configs import lm_mixture_data_config, with_validation
 

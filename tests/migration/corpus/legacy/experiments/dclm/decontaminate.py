@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from experiments.datasets.simple import downloads, starcoder
+from experiments.datasets.common import downloads, starcoder
 from marin.execution.executor import ExecutorStep, InputName, executor_main, this_output_path
 from marin.processing.classification.decon import DeconConfig, DeconMode, NGramConfig, decontaminate
 

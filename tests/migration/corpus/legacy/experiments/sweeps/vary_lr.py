@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.datasets.simple import starcoder_tokenized
+from experiments.datasets.common import starcoder_tokenized
 from experiments.llama import llama_75m
 from marin.evaluation.evaluation import ComparisonConfig, compare_evaluations
 from marin.execution.executor import ExecutorStep, executor_main, this_output_path, versioned

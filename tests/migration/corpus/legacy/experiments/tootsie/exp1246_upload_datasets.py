@@ -1,6 +1,6 @@
 """Uploads tokenized data sets."""
 
-from experiments.datasets.simple import starcoder_tokenized, tokenized
+from experiments.datasets.common import starcoder_tokenized, tokenized
 from marin.execution.executor import ExecutorStep, executor_main, this_output_path
 from marin.export.upload import UploadToHfConfig, upload_to_hf
 

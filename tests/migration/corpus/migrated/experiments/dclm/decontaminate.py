@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from experiments.datasets.simple import downloads, starcoder
+from experiments.datasets.common import downloads, starcoder
 from marin_trace import StepRef, deferred, executor_main, output, step
 from marin.processing.classification.decon import DeconConfig, DeconMode, NGramConfig
 from marin.processing.classification.decon import decontaminate as _decontaminate

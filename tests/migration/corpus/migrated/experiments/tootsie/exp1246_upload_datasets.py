@@ -1,6 +1,6 @@
 """Uploads tokenized data sets."""
 
-from experiments.datasets.simple import starcoder_tokenized, tokenized
+from experiments.datasets.common import starcoder_tokenized, tokenized
 from marin_trace import StepRef, deferred, executor_main, output, step
 from marin.export.upload import UploadToHfConfig
 from marin.export.upload import upload_to_hf as _upload_to_hf

@@ -6,7 +6,7 @@ Each phase goes on from the last checkpoint of the one before.
 import dataclasses
 
 from experiments.datasets.mixtures import DCLM_MIXTURE_WEIGHTS, dclm_components, dclm_mixture
-from experiments.datasets.simple import tokenized
+from experiments.datasets.common import tokenized
 from experiments.defaults import default_anneal, default_train
 from experiments.llama import llama_8b
 from marin_trace import StepRef, executor_main, step

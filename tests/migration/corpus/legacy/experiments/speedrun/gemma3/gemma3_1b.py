@@ -1,6 +1,6 @@
 """Speedrun: the shape of Gemma 3, in two sizes, from one function."""
 
-from experiments.datasets.simple import tokenized
+from experiments.datasets.common import tokenized
 from experiments.defaults import default_speedrun
 from marin.execution.executor import executor_main
 from marin.speedrun.speedrun import Author, SpeedrunConfig

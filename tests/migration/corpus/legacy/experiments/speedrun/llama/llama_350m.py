@@ -2,7 +2,7 @@
 
 import logging
 
-from experiments.datasets.simple import tokenized
+from experiments.datasets.common import tokenized
 from experiments.defaults import default_speedrun
 from marin.execution.executor import executor_main
 from marin.speedrun.speedrun import Author, SpeedrunConfig

@@ -34,7 +34,7 @@ downloads = {
 }
 
 
-@step(name="datasets/simple/dclm_baseline")
+@step(name="datasets/common/dclm_baseline")
 def dclm_baseline() -> StepRef:
     return default_download(
         "dclm",
@@ -54,6 +54,6 @@ tokenized = {
 }
 
 
-@step(name="datasets/simple/starcoder_tokenized")
+@step(name="datasets/common/starcoder_tokenized")
 def starcoder_tokenized() -> StepRef:
     return default_tokenize("starcoderdata", starcoder() / "data", llama3_tokenizer)

@@ -1,0 +1,188 @@
+"""Statements of a module: what each binds, reads and calls, and which depend on steps."""
+
+import ast
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, final
+
+from marin_trace.migration.inference import calls_steps, is_own_output
+from marin_trace.migration.module import Module
+from marin_trace.migration.scopes import is_main_test, walk_own
+
+MUTATORS: Final = frozenset(
+    {"append", "extend", "insert", "add", "update", "setdefault", "remove", "pop", "clear", "sort"}
+)
+
+
+DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+@final
+@dataclass(slots=True, eq=False)
+class Line:
+    """A statement of the module, or of the block that calls ``executor_main``."""
+
+    node: ast.stmt
+    in_main: bool
+    binds: frozenset[str]
+    """Names that it binds, or changes the value of."""
+    reads: frozenset[str]
+    """Names that it reads when it is executed; those of functions in it only for functions of the main block."""
+    calls_steps: bool
+    depends: bool = False
+
+
+def line_of(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) -> Line:
+    own = list(_own_nodes(node))
+    binds = {
+        name.id
+        for name in own
+        if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load) and _is_own_scope(name, node, module)
+    }
+    binds |= {name for part in own for name in _changed_by(part)}
+    binds |= {node.name} if isinstance(node, DEFINITIONS) else set()
+    reads = {name.id for name in own if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
+    if in_main and isinstance(node, DEFINITIONS):
+        reads |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    is_definition = isinstance(node, (*DEFINITIONS, ast.Import, ast.ImportFrom))
+    is_guard = isinstance(node, ast.If) and is_main_test(node.test)
+    calls = not is_definition and not is_guard and (bool(reads & imported) or _calls_steps(own, module))
+    return Line(node, in_main, frozenset(binds), frozenset(reads), calls)
+
+
+def _is_own_scope(name: ast.Name, line: ast.stmt, module: Module) -> bool:
+    """Whether a name is bound where its statement stands, and not in a comprehension or lambda of it."""
+    return module.place(name).scope is module.place(line).scope
+
+
+def _own_nodes(node: ast.stmt) -> list[ast.AST]:
+    """What a statement evaluates itself: of a function in it the defaults and decorators, of a lambda nothing."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        parts = [*node.decorator_list, *node.args.defaults, *(d for d in node.args.kw_defaults if d is not None)]
+        return [inner for part in parts for inner in walk_own(part)]
+    return [inner for inner in walk_own(node) if not isinstance(inner, DEFINITIONS) or inner is node]
+
+
+def own_reads(node: ast.AST) -> set[str]:
+    return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
+
+
+def _changed_by(node: ast.AST) -> Iterable[str]:
+    """Names whose value a node changes without binding them."""
+    match node:
+        case ast.Subscript(ctx=ast.Store() | ast.Del(), value=ast.Name(id=name)):
+            yield name
+        case ast.Attribute(ctx=ast.Store(), value=ast.Name(id=name)):
+            yield name
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attribute))):
+            if attribute in MUTATORS:
+                yield name
+        case _:
+            pass
+
+
+def _calls_steps(nodes: Iterable[ast.AST], module: Module) -> bool:
+    for node in nodes:
+        if isinstance(node, ast.Call) and calls_steps(node, module):
+            return True
+        if (
+            isinstance(node, ast.expr)
+            and is_own_output(node, module)
+            and module.framework_name(_callee(node)) == "output"
+        ):
+            return True
+    return False
+
+
+def _callee(node: ast.expr) -> ast.expr:
+    return node.func if isinstance(node, ast.Call) else node
+
+
+def spread(lines: list[Line]) -> None:
+    """Marks what depends on steps, until nothing more does."""
+    names: set[str] = set()
+    while True:
+        changed = False
+        for line in lines:
+            is_plain = not isinstance(line.node, DEFINITIONS) or line.in_main
+            if is_plain and not line.depends and (line.calls_steps or line.reads & names or line.binds & names):
+                line.depends = changed = True
+                names |= line.binds
+        # A name that is bound again and again has its value at that moment: it moves along with what reads it.
+        read = {name for line in lines if line.depends for name in line.reads}
+        for name in read - names:
+            binders = [
+                line for line in lines if name in line.binds and not isinstance(line.node, ast.Import | ast.ImportFrom)
+            ]
+            if len(binders) > 1 and not all(line.in_main for line in binders):
+                names.add(name)
+                changed = True
+        # A function of the main block that moved statements call moves as well.
+        for line in lines:
+            if line.in_main and isinstance(line.node, DEFINITIONS) and line.binds & read and not line.depends:
+                line.depends = changed = True
+                names |= line.binds
+        if not changed:
+            return
+
+
+def dependent_names(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    binders: dict[str, list[Line]] = {}
+    for line in lines:
+        for name in line.binds if line.depends else ():
+            binders.setdefault(name, []).append(line)
+    return binders
+
+
+def names_read_inside(node: ast.AST, module: Module) -> set[str]:
+    """The names of the module's top level that a function or class reads."""
+    found: set[str] = set()
+    for name in ast.walk(node):
+        if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load):
+            scope = module.place(name).scope.lookup(name.id)
+            if scope is not None and scope.is_module:
+                found.add(name.id)
+    return found
+
+
+def needed_names(lines: list[Line], wanted: set[str]) -> set[str]:
+    binders = dependent_names(lines)
+    needed: set[str] = set()
+    pending = [name for name in wanted if name in binders]
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending += [read for line in binders[name] for read in (line.reads | line.binds) if read in binders]
+    return needed
+
+
+def names_read_in_parts(module: Module) -> set[str]:
+    """The names of the module's top level of which single items are read."""
+    return {name for name, node in parts_read(module) if _is_global(node, module)}
+
+
+def parts_read(module: Module) -> Iterable[tuple[str, ast.Name]]:
+    """Each name of which an item is read."""
+    for node in module.nodes(ast.Subscript):
+        if isinstance(node.value, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.value.id, node.value
+
+
+def _is_global(node: ast.Name, module: Module) -> bool:
+    scope = module.place(node).scope.lookup(node.id)
+    return scope is not None and scope.is_module
+
+
+def shares_its_line(line: Line, module: Module) -> bool:
+    return sum(other.lineno == line.node.lineno for other in module.tree.body) > 1
+
+
+def is_simple(node: ast.stmt) -> bool:
+    match node:
+        case ast.Assign(targets=[ast.Name()]):
+            return True
+        case ast.AnnAssign(target=ast.Name(), value=ast.expr()):
+            return True
+        case _:
+            return False
