@@ -104,6 +104,7 @@ def _container(node: ast.expr) -> Kind:
 
 
 def last_name(node: ast.Name | ast.Attribute) -> str:
+    """``c`` of ``a.b.c``."""
     return node.id if isinstance(node, ast.Name) else node.attr
 
 

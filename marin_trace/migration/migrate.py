@@ -6,18 +6,20 @@ what the others offer by then.
 """
 
 import ast
+import functools
 import logging
 import re
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, final
+from typing import Final, TypeAlias, final
 
 from marin_trace.migration.findings import Finding
 from marin_trace.migration.lint import deep_recursion, lint_module, syntax_finding
 from marin_trace.migration.module import Module, Project, parsed
 from marin_trace.migration.names import Packages
+from marin_trace.migration.parallel import mapped
 from marin_trace.migration.rewriting.constructor_plans import plan_constructors
 from marin_trace.migration.rewriting.constructors import rewrite_constructors
 from marin_trace.migration.rewriting.cst import Document, spaced
@@ -70,57 +72,101 @@ def migrate_files(paths: Sequence[Path], *, packages: Packages | None = None) ->
         StorageError: A file cannot be read.
     """
     packages = packages or Packages()
-    sources, unread = _read(paths)
-    chosen = frozenset(str(path.resolve()) for path in sources)
-    texts = {path: source.text for path, source in sources.items()}
+    files = dict(zip(paths, mapped(_read_part, paths), strict=True))
+    positional: dict[str, int] = {}
+    for file in files.values():
+        for name, count in file.positional.items():
+            positional[name] = max(positional.get(name, 0), count)
+    texts = {path: file.source.text for path, file in files.items() if file.finding is None}
+    chosen = frozenset(str(path.resolve()) for path in texts)
     # Once more where something is left: of several calls of executor_main each round gives one its entry step.
     for _ in range(_MOST_ROUNDS):
         before = texts
-        texts = _second_round(_first_round(before, chosen, packages), before, chosen, packages)
+        texts = _round(_Run(before, chosen, packages, positional))
         if texts == before:
             break
-    project = Project(packages, {path.resolve(): text for path, text in texts.items()})
-    return [unread[path] if path in unread else _remarked(sources[path], texts[path], project) for path in paths]
+    tell = functools.partial(_remarked_part, texts=_resolved(texts), packages=packages)
+    read = [file.source for file in files.values() if file.finding is None]
+    done = dict(zip(texts, mapped(tell, read), strict=True))
+    return [done[path] if file.finding is None else _unread(path, file.finding) for path, file in files.items()]
 
 
-def _read(paths: Sequence[Path]) -> tuple[dict[Path, Source], dict[Path, Migrated]]:
-    sources: dict[Path, Source] = {}
-    unread: dict[Path, Migrated] = {}
-    for path in paths:
-        try:
-            source = read_source(path)
-            with deep_recursion(path):
-                parsed(source.text, path)
-                Document(source.text, path)
-            sources[path] = source
-        except SyntaxError as error:
-            unread[path] = Migrated(Source(path, ""), "", (syntax_finding(path, error),))
-    return sources, unread
+def _unread(path: Path, finding: Finding) -> Migrated:
+    return Migrated(Source(path, ""), "", (finding,))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A file as it was read, or what is wrong with it."""
+
+    source: Source
+    finding: Finding | None = None
+    positional: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By name of what it calls, the most positional arguments that it gives."""
+
+
+def _read_part(paths: Sequence[Path]) -> list[_Read]:
+    return [_read(path) for path in paths]
+
+
+def _read(path: Path) -> _Read:
+    try:
+        source = read_source(path)
+        with deep_recursion(path):
+            Document(source.text, path)
+            return _Read(source, positional=positional_arguments(parsed(source.text, path)))
+    except SyntaxError as error:
+        return _Read(Source(path, ""), syntax_finding(path, error))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What both halves of a round are told."""
+
+    texts: Mapping[Path, str]
+    chosen: frozenset[str]
+    packages: Packages
+    positional: Mapping[str, int]
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A file after the first round."""
+    """A file after the first half of a round."""
 
     text: str
     created: frozenset[str] = frozenset()
     is_touched: bool = False
 
 
-def _first_round(texts: Mapping[Path, str], chosen: frozenset[str], packages: Packages) -> dict[Path, _Begun]:
-    project = Project(packages, {path.resolve(): text for path, text in texts.items()})
-    modules = {path: _module(path, text, project) for path, text in texts.items()}
-    positional: dict[str, int] = {}
-    for module in modules.values():
-        for name, count in (positional_arguments(module) if module is not None else {}).items():
-            positional[name] = max(positional.get(name, 0), count)
-    begun: dict[Path, _Begun] = {}
-    for path, module in modules.items():
-        begun[path] = _Begun(texts[path])
-        if module is not None:
-            with _kept_if_invalid(path):
-                begun[path] = _begun(module, chosen, positional)
+def _resolved(texts: Mapping[Path, str]) -> dict[Path, str]:
+    return {path.resolve(): text for path, text in texts.items()}
+
+
+def _round(run: _Run) -> dict[Path, str]:
+    """The texts after each pass was made once."""
+    paths = list(run.texts)
+    begun = dict(zip(paths, mapped(functools.partial(_begun_part, run=run), paths), strict=True))
+    if not any(file.is_touched for file in begun.values()):
+        return dict(run.texts)
+    texts = _resolved({path: file.text for path, file in begun.items()})
+    look = functools.partial(_imports_part, texts=texts, packages=run.packages)
+    surroundings = _surroundings(mapped(look, _neighbours(paths)), run.chosen)
+    finish = functools.partial(_hoisted_part, run=run, begun=begun, surroundings=surroundings)
+    return dict(zip(paths, mapped(finish, paths), strict=True))
+
+
+def _begun_part(paths: Sequence[Path], *, run: _Run) -> list[_Begun]:
+    project = Project(run.packages, _resolved(run.texts))
+    begun: list[_Begun] = []
+    for path in paths:
+        file = _Begun(run.texts[path])
+        with _kept_if_invalid(path):
+            module = project.module_at(path.resolve()) or Module(path, file.text, project)
+            file = _begun(module, run.chosen, run.positional)
+        begun.append(file)
     return begun
 
 
@@ -143,7 +189,7 @@ def _module(path: Path, text: str, project: Project) -> Module | None:
             return None
 
 
-def _begun(module: Module, chosen: frozenset[str], positional: dict[str, int]) -> _Begun:
+def _begun(module: Module, chosen: frozenset[str], positional: Mapping[str, int]) -> _Begun:
     if not _needs_change(module, chosen):
         return _Begun(module.text)
     names = LocalNames(module)
@@ -196,38 +242,50 @@ def _imports_changes(module: Module, chosen: frozenset[str]) -> bool:
     return False
 
 
-def _second_round(
-    begun: Mapping[Path, _Begun], before: Mapping[Path, str], chosen: frozenset[str], packages: Packages
-) -> dict[Path, str]:
-    project = Project(packages, {path.resolve(): file.text for path, file in begun.items()})
-    if not any(file.is_touched for file in begun.values()):
-        return dict(before)
-    surroundings = _surroundings(begun, chosen, project)
-    texts: dict[Path, str] = {}
-    for path, file in begun.items():
-        texts[path] = before[path]
-        if file.is_touched:
+def _hoisted_part(
+    paths: Sequence[Path], *, run: _Run, begun: Mapping[Path, _Begun], surroundings: Surroundings
+) -> list[str]:
+    project = Project(run.packages, _resolved({path: file.text for path, file in begun.items()}))
+    texts: list[str] = []
+    for path in paths:
+        text = run.texts[path]
+        if begun[path].is_touched:
             with _kept_if_invalid(path):
-                texts[path] = _hoisted(path, file, before[path], project, surroundings)
+                text = _hoisted(path, begun[path], text, project, surroundings)
+        texts.append(text)
     return texts
 
 
-def _surroundings(sources: Iterable[Path], chosen: frozenset[str], project: Project) -> Surroundings:
+_Imported: TypeAlias = list[tuple[str, str, bool]]
+"""Of a module's imports: the file that a name comes from, the name, and whether single items of it are read."""
+
+
+def _imports_part(paths: Sequence[Path], *, texts: Mapping[Path, str], packages: Packages) -> list[_Imported]:
+    project = Project(packages, texts)
+    return [_imports_of(project.module_at(path.resolve())) for path in paths]
+
+
+def _imports_of(module: Module | None) -> _Imported:
+    if module is None:
+        return []
+    in_parts = {name for name, _ in parts_read(module)}
+    found: _Imported = []
+    for node in module.nodes(ast.ImportFrom):
+        owner = module.project.module_of(module, module.absolute("." * node.level + (node.module or "")))
+        if owner is not None and owner is not module:
+            path = str(owner.path.resolve())
+            found += [(path, alias.name, (alias.asname or alias.name) in in_parts) for alias in node.names]
+    return found
+
+
+def _surroundings(imports: Iterable[_Imported], chosen: frozenset[str]) -> Surroundings:
     """What the other files of the project import from each, and of what they read single items."""
     imported: dict[str, set[str]] = {}
     parts: dict[str, set[str]] = {}
-    for path in _neighbours(sources):
-        module = project.module_at(path.resolve())
-        if module is None:
-            continue
-        in_parts = {name for name, _ in parts_read(module)}
-        for node in module.nodes(ast.ImportFrom):
-            owner = project.module_of(module, module.absolute("." * node.level + (node.module or "")))
-            if owner is None or owner is module:
-                continue
-            key = str(owner.path.resolve())
-            imported.setdefault(key, set()).update(alias.name for alias in node.names)
-            parts.setdefault(key, set()).update(a.name for a in node.names if (a.asname or a.name) in in_parts)
+    for path, name, is_part in (item for module in imports for item in module):
+        imported.setdefault(path, set()).add(name)
+        if is_part:
+            parts.setdefault(path, set()).add(name)
     return Surroundings(chosen, _frozen(imported), _frozen(parts))
 
 
@@ -262,6 +320,11 @@ def _hoisted(path: Path, file: _Begun, before: str, project: Project, surroundin
 def _spaced(text: str, path: Path, created: set[str]) -> str:
     tree = Document(text, path).tree
     return tree.with_changes(body=spaced(tree.body, created)).code if created else text
+
+
+def _remarked_part(sources: Sequence[Source], *, texts: Mapping[Path, str], packages: Packages) -> list[Migrated]:
+    project = Project(packages, texts)
+    return [_remarked(source, texts[source.path.resolve()], project) for source in sources]
 
 
 def _remarked(source: Source, text: str, project: Project) -> Migrated:

@@ -1,11 +1,12 @@
 """Concrete syntax: reading it, finding the nodes that an analysis has named, and building new ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from marin_trace.migration.module import Span
 
@@ -26,9 +27,12 @@ class Document:
             tree = cst.parse_module(text)
         except cst.ParserSyntaxError as error:
             raise SyntaxError(error.message, (str(path), error.raw_line, error.raw_column + 1, "")) from error
-        wrapper = MetadataWrapper(tree, unsafe_skip_copy=True)
-        self.tree: Final = wrapper.module
-        self._positions: Final = wrapper.resolve(PositionProvider)
+        self.tree: Final = tree
+
+    @cached_property
+    def _positions(self) -> Mapping[cst.CSTNode, CodeRange]:
+        """Found when they are first asked for: that takes longer than reading the text."""
+        return MetadataWrapper(self.tree, unsafe_skip_copy=True).resolve(PositionProvider)
 
     def span(self, node: cst.CSTNode) -> Span:
         """Where a node of the tree as it was read stands."""

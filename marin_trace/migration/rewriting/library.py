@@ -1,7 +1,7 @@
 """Library code without the executor: fields that have their path from outside, and types that are plain."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import libcst as cst
@@ -14,7 +14,7 @@ from marin_trace.migration.rules.layers import defaults_of, is_own_path_default
 _DATACLASS_DECORATORS = frozenset({"dataclasses.dataclass", "draccus.wrap"})
 
 
-def rewrite_defaults(module: Module, positional: dict[str, int]) -> str:
+def rewrite_defaults(module: Module, positional: Mapping[str, int]) -> str:
     """The text with fields instead of defaults that are a step's own output path.
 
     Args:
@@ -39,7 +39,7 @@ def _own_fields(node: ast.ClassDef, module: Module) -> list[str]:
     ]
 
 
-def _is_changed(node: ast.ClassDef, module: Module, positional: dict[str, int]) -> bool:
+def _is_changed(node: ast.ClassDef, module: Module, positional: Mapping[str, int]) -> bool:
     """Whether the fields of a class can lose their defaults, and be reordered for it."""
     own = _own_fields(node, module)
     if not own or not _is_dataclass(node, module):
@@ -193,10 +193,11 @@ def _is_string(statement: cst.BaseStatement) -> bool:
             return False
 
 
-def positional_arguments(module: Module) -> dict[str, int]:
+def positional_arguments(tree: ast.Module) -> dict[str, int]:
     """By name of what is called, the most positional arguments that a call in a module gives."""
     most: dict[str, int] = {}
-    for call in module.nodes(ast.Call):
-        name = cast("Any", call.func).attr if isinstance(call.func, ast.Attribute) else ast.unparse(call.func)
-        most[name] = max(most.get(name, 0), len(call.args))
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name | ast.Attribute):
+            name = call.func.id if isinstance(call.func, ast.Name) else call.func.attr
+            most[name] = max(most.get(name, 0), len(call.args))
     return most

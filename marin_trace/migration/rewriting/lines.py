@@ -33,6 +33,7 @@ class Line:
 
 
 def line_of(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) -> Line:
+    """What a statement binds, reads and calls; reading one of the imported names counts as calling a step."""
     own = list(_own_nodes(node))
     binds = {
         name.id
@@ -64,6 +65,7 @@ def _own_nodes(node: ast.stmt) -> list[ast.AST]:
 
 
 def own_reads(node: ast.AST) -> set[str]:
+    """The names that are read anywhere in a node."""
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
 
 
@@ -127,6 +129,7 @@ def spread(lines: list[Line]) -> None:
 
 
 def dependent_names(lines: Iterable[Line]) -> dict[str, list[Line]]:
+    """The names that depend on steps, each with the statements that bind or change it."""
     binders: dict[str, list[Line]] = {}
     for line in lines:
         for name in line.binds if line.depends else ():
@@ -146,6 +149,7 @@ def names_read_inside(node: ast.AST, module: Module) -> set[str]:
 
 
 def needed_names(lines: list[Line], wanted: set[str]) -> set[str]:
+    """The names that depend on steps and that some wanted ones are made of, themselves included."""
     binders = dependent_names(lines)
     needed: set[str] = set()
     pending = [name for name in wanted if name in binders]
@@ -175,10 +179,12 @@ def _is_global(node: ast.Name, module: Module) -> bool:
 
 
 def shares_its_line(line: Line, module: Module) -> bool:
+    """Whether another statement of the module stands on the same line."""
     return sum(other.lineno == line.node.lineno for other in module.tree.body) > 1
 
 
 def is_simple(node: ast.stmt) -> bool:
+    """Whether a statement gives one name its value: ``name = value``."""
     match node:
         case ast.Assign(targets=[ast.Name()]):
             return True
