@@ -201,6 +201,25 @@ def _makes_steps(node: FunctionNode, module: Module, seen: set[FunctionNode]) ->
     return False
 
 
+def makes_older_steps(node: ast.Call, module: Module) -> bool:
+    """Whether a call constructs steps in the older style, in the function that it calls or in those that that calls."""
+    found = definition_of(node.func, module)
+    return found is not None and _constructs_steps(*found, seen=set())
+
+
+def _constructs_steps(node: FunctionNode, module: Module, seen: set[FunctionNode]) -> bool:
+    if node in seen:
+        return False
+    seen.add(node)
+    for call in walk_body(node):
+        if not isinstance(call, ast.Call):
+            continue
+        found = definition_of(call.func, module)
+        if module.framework_name(call.func) == "ExecutorStep" or (found and _constructs_steps(*found, seen=seen)):
+            return True
+    return False
+
+
 def is_helper_name(node: ast.expr, module: Module) -> bool:
     """Whether a function of a module that cannot be read is called like one that makes steps."""
     if not isinstance(node, ast.Name | ast.Attribute) or HELPER.fullmatch(last_name(node)) is None:

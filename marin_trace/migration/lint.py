@@ -9,7 +9,7 @@ from pathlib import Path
 from marin_trace.migration.findings import SYNTAX_ERROR, Finding
 from marin_trace.migration.module import Module, Project
 from marin_trace.migration.names import Packages
-from marin_trace.migration.parallel import mapped
+from marin_trace.migration.parallel import Workers
 from marin_trace.migration.rules.registry import RULES
 from marin_trace.migration.sources import read_source
 
@@ -33,7 +33,8 @@ def lint_files(
         StorageError: A file cannot be read.
     """
     judge = functools.partial(_lint_part, codes=frozenset(codes), packages=packages or Packages())
-    return sorted(finding for findings in mapped(judge, paths) for finding in findings)
+    with Workers(len(paths)) as workers:
+        return sorted(finding for findings in workers.map(judge, paths) for finding in findings)
 
 
 def _lint_part(paths: Sequence[Path], *, codes: frozenset[str], packages: Packages) -> list[list[Finding]]:

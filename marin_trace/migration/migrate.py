@@ -19,7 +19,7 @@ from marin_trace.migration.findings import Finding
 from marin_trace.migration.lint import deep_recursion, lint_module, syntax_finding
 from marin_trace.migration.module import Module, Project, parsed
 from marin_trace.migration.names import Packages
-from marin_trace.migration.parallel import mapped
+from marin_trace.migration.parallel import Workers
 from marin_trace.migration.rewriting.constructor_plans import plan_constructors
 from marin_trace.migration.rewriting.constructors import rewrite_constructors
 from marin_trace.migration.rewriting.cst import Document, spaced
@@ -71,8 +71,12 @@ def migrate_files(paths: Sequence[Path], *, packages: Packages | None = None) ->
     Raises:
         StorageError: A file cannot be read.
     """
-    packages = packages or Packages()
-    files = dict(zip(paths, mapped(_read_part, paths), strict=True))
+    with Workers(len(paths)) as workers:
+        return _migrated(paths, packages or Packages(), workers)
+
+
+def _migrated(paths: Sequence[Path], packages: Packages, workers: Workers) -> list[Migrated]:
+    files = dict(zip(paths, workers.map(_read_part, paths), strict=True))
     positional: dict[str, int] = {}
     for file in files.values():
         for name, count in file.positional.items():
@@ -82,12 +86,11 @@ def migrate_files(paths: Sequence[Path], *, packages: Packages | None = None) ->
     # Once more where something is left: of several calls of executor_main each round gives one its entry step.
     for _ in range(_MOST_ROUNDS):
         before = texts
-        texts = _round(_Run(before, chosen, packages, positional))
+        texts = _round(_Run(before, chosen, packages, positional), workers)
         if texts == before:
             break
     tell = functools.partial(_remarked_part, texts=_resolved(texts), packages=packages)
-    read = [file.source for file in files.values() if file.finding is None]
-    done = dict(zip(texts, mapped(tell, read), strict=True))
+    done = dict(zip(texts, workers.map(tell, [files[path].source for path in texts]), strict=True))
     return [done[path] if file.finding is None else _unread(path, file.finding) for path, file in files.items()]
 
 
@@ -145,17 +148,17 @@ def _resolved(texts: Mapping[Path, str]) -> dict[Path, str]:
     return {path.resolve(): text for path, text in texts.items()}
 
 
-def _round(run: _Run) -> dict[Path, str]:
+def _round(run: _Run, workers: Workers) -> dict[Path, str]:
     """The texts after each pass was made once."""
     paths = list(run.texts)
-    begun = dict(zip(paths, mapped(functools.partial(_begun_part, run=run), paths), strict=True))
+    begun = dict(zip(paths, workers.map(functools.partial(_begun_part, run=run), paths), strict=True))
     if not any(file.is_touched for file in begun.values()):
         return dict(run.texts)
     texts = _resolved({path: file.text for path, file in begun.items()})
     look = functools.partial(_imports_part, texts=texts, packages=run.packages)
-    surroundings = _surroundings(mapped(look, _neighbours(paths)), run.chosen)
+    surroundings = _surroundings(workers.map(look, _neighbours(paths)), run.chosen)
     finish = functools.partial(_hoisted_part, run=run, begun=begun, surroundings=surroundings)
-    return dict(zip(paths, mapped(finish, paths), strict=True))
+    return dict(zip(paths, workers.map(finish, paths), strict=True))
 
 
 def _begun_part(paths: Sequence[Path], *, run: _Run) -> list[_Begun]:
@@ -178,15 +181,6 @@ def _kept_if_invalid(path: Path) -> Generator[None]:
             yield
     except SyntaxError as error:
         logger.warning(f"{path}: left as it was, since its new text would be no Python ({error}); please report this")
-
-
-def _module(path: Path, text: str, project: Project) -> Module | None:
-    """A module of the project, or None for one that is nested too deeply to be judged."""
-    with deep_recursion(path):
-        try:
-            return project.module_at(path.resolve()) or Module(path, text, project)
-        except SyntaxError:
-            return None
 
 
 def _begun(module: Module, chosen: frozenset[str], positional: Mapping[str, int]) -> _Begun:

@@ -179,6 +179,10 @@ class _Constructors(cst.CSTTransformer):
             for plan in active
             if isinstance(plan, Lifted) and module.parent(plan.anchor) is not None
         }
+        self._first = {
+            (body[0].lineno, module.span(body[0]).column)
+            for body in (function.body for function in module.nodes(ast.FunctionDef))
+        }
         self._moved_nodes: dict[tuple[int, int], cst.BaseStatement] = {}
         self._pending: dict[tuple[int, int], list[cst.BaseStatement]] = {}
         self._built: dict[Span, cst.Call] = {}
@@ -231,7 +235,9 @@ class _Constructors(cst.CSTTransformer):
         if not before:
             return updated
         if start in self._nested:
-            before = [separated(line, 1) for line in before]
+            first, *others = before
+            is_first = start in self._first
+            before = [first if is_first else separated(first, 1), *(separated(line, 1) for line in others)]
             updated = separated(updated, 1) if isinstance(updated, cst.BaseStatement) else updated
         is_several = isinstance(updated, cst.FlattenSentinel)
         following = list(cast("cst.FlattenSentinel[cst.BaseStatement]", updated)) if is_several else [updated]

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import final
 
-from marin_trace.migration.inference import calls_steps, is_own_output, kind_of
+from marin_trace.migration.inference import calls_steps, is_own_output, kind_of, makes_older_steps
 from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
 from marin_trace.migration.rewriting.imports import fresh_name
@@ -33,7 +33,7 @@ from marin_trace.migration.rewriting.lines import (
     spread,
 )
 from marin_trace.migration.rules.entry import executor_calls, needs_entry
-from marin_trace.migration.scopes import Imported, is_main_test
+from marin_trace.migration.scopes import Assigned, Imported, is_main_test
 
 
 class Fate(StrEnum):
@@ -196,7 +196,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) ->
         return HoistPlan()
     if entry is not None:
         emitted = _emitted(entry.steps, plan, module)
-        if emitted is None:
+        if emitted is None or _lists_made_elsewhere(entry, plan, module):
             return HoistPlan()
         plan.emitted = emitted
         plan.moved = [line for line in lines if _is_moved(line, plan)]
@@ -380,6 +380,36 @@ def _is_moved(line: Line, plan: HoistPlan) -> bool:
     return bool(read) and all(fate is Fate.LOCAL for fate in read) and not line.calls_steps
 
 
+def _lists_made_elsewhere(entry: Entry, plan: HoistPlan, module: Module) -> bool:
+    """Whether a list for ``executor_main`` names steps that the entry step does not call: it would lose them."""
+    lists = own_reads(entry.steps)
+    for line in plan.lines:
+        if not line.depends or not line.binds & lists:
+            continue
+        for node in ast.walk(line.node):
+            items: list[ast.expr] = node.elts if isinstance(node, ast.List | ast.Tuple) else []
+            items += node.args if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else []
+            if any(_is_made_elsewhere(item, plan, module) for item in items):
+                return True
+    return False
+
+
+def _is_made_elsewhere(item: ast.expr, plan: HoistPlan, module: Module) -> bool:
+    if isinstance(item, ast.Call):
+        return makes_older_steps(item, module)
+    if not isinstance(item, ast.Name) or not isinstance(item.ctx, ast.Load):
+        return False
+    bindings = module.root.bindings.get(item.id, [])
+    is_value = any(isinstance(binding, Imported) for binding in bindings) and item.id not in plan.imported
+    is_older = any(isinstance(b, Assigned) and _is_older(b.value, module) for b in bindings)
+    return plan.fates.get(item.id) is Fate.LEFT or is_value or is_older
+
+
+def _is_older(value: ast.expr, module: Module) -> bool:
+    constructs = isinstance(value, ast.Call) and module.framework_name(value.func) == "ExecutorStep"
+    return constructs or (isinstance(value, ast.Call) and makes_older_steps(value, module))
+
+
 def _emitted(steps: ast.expr, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
     """Of what ``executor_main`` is given, what the entry step has to call; None where that cannot be told."""
     match steps:
@@ -395,7 +425,7 @@ def _emitted(steps: ast.expr, plan: HoistPlan, module: Module) -> list[ast.expr]
             return _emitted(value, plan, module)
         case ast.Name(id=name):
             return _emitted_name(steps, name, plan)
-        case ast.Call() if calls_steps(steps, module):
+        case ast.Call() if calls_steps(steps, module) and not makes_older_steps(steps, module):
             return [steps]
         case ast.Subscript(value=ast.Name(id=name)):
             return [steps] if (plan.fates.get(name) or plan.imported.get(name)) is Fate.MAKERS else None

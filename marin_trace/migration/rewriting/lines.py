@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
-from marin_trace.migration.inference import calls_steps, is_own_output
+from marin_trace.migration.inference import calls_steps, is_own_output, makes_older_steps
 from marin_trace.migration.module import Module
 from marin_trace.migration.scopes import is_main_test, walk_own
 
@@ -85,7 +85,7 @@ def _changed_by(node: ast.AST) -> Iterable[str]:
 
 def _calls_steps(nodes: Iterable[ast.AST], module: Module) -> bool:
     for node in nodes:
-        if isinstance(node, ast.Call) and calls_steps(node, module):
+        if isinstance(node, ast.Call) and calls_steps(node, module) and not makes_older_steps(node, module):
             return True
         if (
             isinstance(node, ast.expr)
