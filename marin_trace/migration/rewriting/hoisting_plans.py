@@ -21,6 +21,7 @@ from marin_trace.migration.module import Module
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.lines import (
     DEFINITIONS,
+    MUTATORS,
     Line,
     dependent_names,
     is_simple,
@@ -387,11 +388,21 @@ def _lists_made_elsewhere(entry: Entry, plan: HoistPlan, module: Module) -> bool
         if not line.depends or not line.binds & lists:
             continue
         for node in ast.walk(line.node):
-            items: list[ast.expr] = node.elts if isinstance(node, ast.List | ast.Tuple) else []
-            items += node.args if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) else []
-            if any(_is_made_elsewhere(item, plan, module) for item in items):
+            if any(_is_made_elsewhere(item, plan, module) for item in _listed(node, lists)):
                 return True
     return False
+
+
+def _listed(node: ast.AST, lists: set[str]) -> list[ast.expr]:
+    """What a statement or call puts into one of some lists."""
+    match node:
+        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) | ast.AugAssign(value=value):
+            given = [value]
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attribute), args=given):
+            given = given if name in lists and attribute in MUTATORS else []
+        case _:
+            given = []
+    return [item for value in given for item in (value.elts if isinstance(value, ast.List | ast.Tuple) else [value])]
 
 
 def _is_made_elsewhere(item: ast.expr, plan: HoistPlan, module: Module) -> bool:
