@@ -335,6 +335,8 @@ def test_what_becomes_of(case: str, tmp_path: Path) -> None:
     assert body_of(before, tmp_path, imports=IMPORTS.strip() + "\n" + DEFAULTS) == textwrap.dedent(after).strip() + "\n"
 
 
+MAIN = "if __name__ == '__main__':\n    executor_main(steps=runs)"
+
 LEFT = {
     "MT005": [
         "x = ExecutorStep(name='x', fn=lambda config: None, config=Config(this_output_path()))",
@@ -346,7 +348,11 @@ LEFT = {
     "MT007": ["from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])"],
     "MT003": ["a, b = default_train('a', 1), 3\nprint(a)"],
     "MT004": [
-        "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])"
+        "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])",
+        # An entry step that calls the second alone would lose the first.
+        f"from experiments.other import model\nruns = [model, default_train('a', 1)]\n{MAIN}",
+        f"a, b = default_train('a', 1), 3\ndef f():\n    return a\nruns = [a, default_train('c', 1)]\n{MAIN}",
+        f"def make():\n    return ExecutorStep('x', lambda c: None, 1)\nruns = [default_train('a', 1), make()]\n{MAIN}",
     ],
 }
 

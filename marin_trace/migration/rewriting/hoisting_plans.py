@@ -9,7 +9,7 @@ A statement *depends on steps* if it calls one, or reads a name that such a stat
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -129,7 +129,8 @@ def plan_hoisting(module: Module, surroundings: Surroundings) -> HoistPlan:
     entry = _entry_of(module)
     plan = _planned(module, entry, surroundings)
     if entry is not None and plan.entry is None:
-        plan = _planned(module, None, surroundings)
+        # What is listed stays as it is: a later round would not know that the list was left.
+        plan = _planned(module, None, surroundings, listed=own_reads(entry.steps))
     module.memo["hoisting"] = plan
     return plan
 
@@ -180,7 +181,7 @@ def _block_of(holder: ast.stmt) -> list[ast.stmt]:
             return []
 
 
-def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) -> HoistPlan:
+def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, listed: Iterable[str] = ()) -> HoistPlan:
     lines = _lines(module, entry, surroundings)
     spread(lines)
     plan = HoistPlan(lines=lines)
@@ -193,6 +194,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings) ->
     # Twice: what becomes of a mapping depends on what becomes of the mappings that it is made of.
     for _ in range(2):
         plan.fates = _first_fates(plan, module, shared, needed if entry is not None else set())
+        plan.fates |= {name: Fate.LEFT for name in listed if name in plan.fates}
     if not _settle(plan, module, entry):
         return HoistPlan()
     if entry is not None:
