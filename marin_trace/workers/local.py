@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, final
 
@@ -131,6 +131,15 @@ class LocalHandle:
                 self._timed_out = True
                 self.terminate()
         return self.status()
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """See `JobHandle.when_over`."""
+
+        def watch() -> None:
+            self._process.wait()
+            callback()
+
+        threading.Thread(target=watch, name=f"marin-trace-waits-for-{self._process.pid}", daemon=True).start()
 
     def logs(self) -> str:
         """See `JobHandle.logs`: the last 16 kB, of its attempt's log where the job has begun one."""
