@@ -149,8 +149,9 @@ def _run_body(
 
     member = GangMember(seat.rank, seat.size, joined.ready.coordinator)
     with contextlib.ExitStack() as stack:
-        for variable, value in ((gang_membership, member), (lease_check, check), (running_body, True)):
-            stack.callback(variable.reset, variable.set(value))
+        stack.callback(gang_membership.reset, gang_membership.set(member))
+        stack.callback(lease_check.reset, lease_check.set(check))
+        stack.callback(running_body.reset, running_body.set(True))
         stack.enter_context(captured(log, joined.claim.epoch, rank=seat.rank))
         try:
             with lease.interruptible():
