@@ -111,7 +111,7 @@ def test_a_late_write_is_noted_and_named(site: Site, expected: Data) -> None:
     with site.journal.open("a") as journal:
         journal.write(f"{json.dumps(row)}\n")
     path.write_text("late")
-    assert late_writes(site, expected) == {(str(merged(site)), "part-0.txt")} == named_by_verify(site.prefix)
+    assert late_writes(site, expected) == {(str(merged(site)), "part-0.txt")} == named_by_verify(site)
 
 
 def test_a_process_that_is_left_over_is_seen(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,9 +35,15 @@ class FakeGcs:
         self.page_size = page_size
         self.objects: dict[tuple[str, str], StoredObject] = {}
         self.lock = threading.Lock()
+        self.written_ns: dict[str, int] = {}
+        """When each object was last written, by this machine's clock; bucket and name."""
         self._uploads: dict[str, tuple[str, str, str | None]] = {}
         self._last_generation = 1_700_000_000_000_000
         self._server = _Server(self)
+
+    def lie(self) -> None:
+        """Ignores conditions from here on."""
+        self.honours_preconditions = False
 
     @property
     def url(self) -> str:
@@ -60,6 +67,7 @@ class FakeGcs:
                     return _problem(412, "At least one of the pre-conditions you specified did not hold.")
             self._last_generation += 1
             self.objects[bucket, name] = StoredObject(content, self._last_generation)
+            self.written_ns[f"{bucket}/{name}"] = time.time_ns()
             return _json(self.metadata(bucket, name))
 
     def metadata(self, bucket: str, name: str) -> dict[str, Any]:
@@ -193,7 +201,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        call = Call(self.command, self.path, dict(self.headers.items()), self.rfile.read(length))
+        content = self.rfile.read(length)
+        if len(content) < length:  # who sent it was killed: half a request is none
+            self.close_connection = True
+            return
+        call = Call(self.command, self.path, dict(self.headers.items()), content)
         reply = self.server.fake.faults.applied(call, self.server.fake.answer)
         if reply is None:
             self.close_connection = True
