@@ -165,6 +165,8 @@ class LockedCallable(Generic[T]):
                 try:
                     return self._run(attempt, lease, phase)
                 except LeaseLostError as error:
+                    # Its body has ended: nobody is to be killed while a silent store is asked.
+                    forget_claim(lease)
                     attempt.release(failure_of(error, phase.now))
                     raise
                 except Exception as error:

@@ -1,5 +1,7 @@
 """Signals that end a run as Ctrl-C does: SIGINT, SIGTERM and SIGHUP raise in the main thread.
 
+From then on a store that is silent is waited for no longer than two seconds: this process is to end.
+
 A signal that was ignored when the run began stays ignored (``nohup``, a background job of a shell script). Only a
 program's own main thread can do this; elsewhere, and in notebooks, nothing is changed.
 """
@@ -10,6 +12,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final, final
+
+from marin_trace.storage.control_store import hurry_stores
 
 __all__ = ["Interrupted", "exit_code_of", "interrupting_signals"]
 
@@ -50,6 +54,8 @@ def exit_code_of(error: KeyboardInterrupt) -> int:
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
+    # Here, and not where it is caught: on the way there, threads that read from a silent store are joined.
+    hurry_stores()
     error = Interrupted(signal.Signals(number).name)
     error.signal_number = number
     raise error

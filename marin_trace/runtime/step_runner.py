@@ -43,7 +43,7 @@ from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
 from marin_trace.runtime.run_record import RunRecordWriter
 from marin_trace.runtime.schedule import Schedule
 from marin_trace.runtime.status import StatusKind, StepStatus
-from marin_trace.storage.control_store import is_object_store, patient_store_for
+from marin_trace.storage.control_store import hurried_stores, is_object_store, patient_store_for
 from marin_trace.storage.store_probe import check_store
 from marin_trace.workers.machine import usable_cores
 
@@ -173,8 +173,9 @@ class StepRunner:
             run.execute(self._tell)
         except BaseException as error:
             logger.warning(f"run {run.options.run_id}: {type(error).__name__}, stopping {len(run.in_flight)} steps")
-            self._stop(run)
-            record.write("interrupted", run.ordered_outcomes(), self._clock() - began)
+            with hurried_stores():
+                self._stop(run)
+                record.write("interrupted", run.ordered_outcomes(), self._clock() - began)
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)

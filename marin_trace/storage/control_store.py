@@ -7,11 +7,12 @@ implementation for each kind of store, each with a real create-if-absent.
 Paths are full paths, as elsewhere. Every method may be called from any thread.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from marin_trace.errors import PrefixError, explain
 from marin_trace.storage.files import protocol_of
@@ -19,11 +20,16 @@ from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
 from marin_trace.storage.patient_store import PatientStore
 
+if TYPE_CHECKING:
+    from marin_trace.storage.object_store import ObjectControlStore
+
 __all__ = [
     "SUPPORTED_PROTOCOLS",
     "ControlStore",
     "check_supported",
     "control_store_for",
+    "hurried_stores",
+    "hurry_stores",
     "is_object_store",
     "patient_store_for",
 ]
@@ -117,6 +123,28 @@ def patient_store_for(path: str) -> ControlStore:
     return PatientStore(store) if is_object_store(path) else store
 
 
+def hurry_stores() -> None:
+    """From here on no store of this process is waited for: it was asked to end. Safe in a signal handler.
+
+    What a silent store keeps from being written stays as it is: claims are released by the keeper.
+    """
+    for store in _own_object_stores():
+        store.hurry()
+
+
+@contextlib.contextmanager
+def hurried_stores() -> Generator[None, None, None]:
+    """The same, for the block."""
+    stores = _own_object_stores()
+    for store in stores:
+        store.hurry()
+    try:
+        yield
+    finally:
+        for store in stores:
+            store.calm()
+
+
 def is_object_store(path: str) -> bool:
     """Whether a path lies in a cloud, or in what speaks its language."""
     return protocol_of(path) in _EXTRAS
@@ -146,7 +174,7 @@ def _local_store(protocol: str) -> ControlStore:
     return LocalControlStore() if protocol == "file" else MemoryControlStore()
 
 
-_object_stores: dict[tuple[str, int], ControlStore] = {}
+_object_stores: "dict[tuple[str, int], ObjectControlStore]" = {}
 _connecting = threading.Lock()
 
 
@@ -158,7 +186,11 @@ def _forget_lock_after_fork() -> None:
 os.register_at_fork(after_in_child=_forget_lock_after_fork)
 
 
-def _connected(extra: str) -> ControlStore:
+def _own_object_stores() -> "list[ObjectControlStore]":
+    return [store for (_, pid), store in list(_object_stores.items()) if pid == os.getpid()]
+
+
+def _connected(extra: str) -> "ObjectControlStore":
     try:
         if extra == "gcs":
             from marin_trace.storage.gcs_store import gcs_control_store
