@@ -42,7 +42,7 @@ from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhas
 from marin_trace.runtime.manifest import data_files, write_manifest
 from marin_trace.runtime.operations import FinishingAct, ReadLease, ReadyKeeper
 from marin_trace.runtime.options import AttemptOptions
-from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
+from marin_trace.runtime.protocol import HEARTBEAT_FRACTION, ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
 from marin_trace.storage.store_probe import check_store
 
@@ -165,8 +165,6 @@ class LockedCallable(Generic[T]):
                 try:
                     return self._run(attempt, lease, phase)
                 except LeaseLostError as error:
-                    # Its body has ended: nobody is to be killed while a silent store is asked.
-                    forget_claim(lease)
                     attempt.release(failure_of(error, phase.now))
                     raise
                 except Exception as error:
@@ -226,9 +224,10 @@ class LockedCallable(Generic[T]):
         inputs = epochs_of_inputs(output_path, options.inputs)
         checks_lease = lease_check.set(attempt.lease_check())
         try:
-            with contextlib.ExitStack() as interruptible, contextlib.ExitStack() as captures:
+            with contextlib.ExitStack() as captures, contextlib.ExitStack() as interruptible:
+                patience_s = attempt.claim.lease_s * HEARTBEAT_FRACTION
+                captures.enter_context(captured(attempt.log, attempt.epoch, patience_s=patience_s))
                 interruptible.enter_context(lease.interruptible())
-                captures.enter_context(captured(attempt.log, attempt.epoch))
                 value = self._body(output_path)
 
                 def save() -> None:

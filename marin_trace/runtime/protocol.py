@@ -587,13 +587,19 @@ def _was_committed(log: AttemptLog, end: EndRecord) -> Program[bool]:
 
 
 def check_not_ended(log: AttemptLog, epoch: int) -> Program[None]:
-    """Looks whether somebody else has ended the caller's own epoch. One request.
+    """Looks whether somebody else has ended the caller's own epoch. One request, tried once.
+
+    A store that does not answer, or refuses, says nothing: while the lease holds, the next look will tell.
 
     Raises:
         LeaseLostError: The epoch has ended.
     """
     path = log.end(epoch)
-    found: bytes | None = yield from insist(Get(path), PATIENCE_S)
+    try:
+        found: bytes | None = yield Get(path)
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        yield Say(f"{log.output_path}: attempt {epoch} could not look at its log: {error}")
+        return
     if found is not None:
         raise _lease_lost(log, EndRecord.from_bytes(found, path))
 

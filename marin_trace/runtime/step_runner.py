@@ -59,6 +59,8 @@ _SECOND_INTERRUPT_S: Final = 10.0
 """How long an interrupted run with jobs on a cluster stays for a second interrupt, which ends them."""
 _MAX_ELSEWHERE: Final = 256
 """Jobs in flight on a cluster: a bound of its own, since they take nothing of this machine."""
+_TOKEN_PATIENCE_S: Final = 2.0
+"""For the token of a skipped step, of which there may be hundreds, one after the other."""
 _FIRST_WAIT_S: Final = 0.05
 """Before the second look at a step that another launcher holds; doubled up to a twelfth of the lease."""
 
@@ -553,7 +555,7 @@ def _leave_token(output_path: str) -> None:
     """For older tools, where there is no log: the step was skipped. Never read as a failure."""
     log = AttemptLog(output_path)
     try:
-        store = patient_store_for(output_path)
+        store = patient_store_for(output_path, patience_s=_TOKEN_PATIENCE_S)
         if not store.list(log.directory):
             store.put_if_absent(log.status_token, TOKEN_DEP_FAILED.encode())
     except StorageError as error:

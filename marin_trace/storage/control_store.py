@@ -18,7 +18,7 @@ from marin_trace.errors import PrefixError, explain
 from marin_trace.storage.files import protocol_of
 from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
-from marin_trace.storage.patient_store import PatientStore
+from marin_trace.storage.patient_store import PATIENCE_S, PatientStore
 
 if TYPE_CHECKING:
     from marin_trace.storage.object_store import ObjectControlStore
@@ -113,14 +113,18 @@ def control_store_for(path: str) -> ControlStore:
     return store
 
 
-def patient_store_for(path: str) -> ControlStore:
+def patient_store_for(path: str, *, patience_s: float = PATIENCE_S) -> ControlStore:
     """The same store for whoever has no protocol program to do it: one that does not answer is asked for a minute.
+
+    Args:
+        path: A full path or URL.
+        patience_s: Another time.
 
     Raises:
         PrefixError: As for `control_store_for`.
     """
     store = control_store_for(path)
-    return PatientStore(store) if is_object_store(path) else store
+    return PatientStore(store, patience_s=patience_s) if is_object_store(path) else store
 
 
 def hurry_stores() -> None:

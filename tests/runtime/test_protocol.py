@@ -508,6 +508,15 @@ def test_a_token_that_cannot_be_written_hides_no_commit(store: FakeStore) -> Non
     assert store.said == ["/out: its status token could not be written: full"]
 
 
+@pytest.mark.parametrize("error", [StoreUnavailableError("503"), StoreRefusedError("401")])
+def test_an_owner_that_cannot_look_goes_on(store: FakeStore, error: StorageError) -> None:
+    claim(store, "a")
+    store.errors = [error]
+    store.run(check_not_ended(LOG, 1))
+    assert "attempt 1 could not look at its log" in store.said[0]
+    assert store.errors == []
+
+
 def test_an_owner_may_ask_whether_its_epoch_has_ended(store: FakeStore) -> None:
     claim(store, "a")
     store.run(check_not_ended(LOG, 1))

@@ -216,7 +216,7 @@ def faults_at_writes(terms: Terms) -> Outcome:
     trials: list[Trial] = []
     try:
         for number in numbers:
-            if terms.is_over:
+            if trials and terms.is_over:
                 break
             trials.append(run_trial(terms, number))
     finally:

@@ -24,7 +24,7 @@ from tests.soak.places import LOCAL_TEMPO, Store, Tempo
 from tests.soak.series import Outcome, Terms, in_each_store, run_trials
 from tests.soak.site import Launcher, Site
 
-FULL_KILLS = {Store.LOCAL: 50, Store.S3: 8, Store.GCS: 8}
+FULL_KILLS = {Store.LOCAL: 40, Store.S3: 6, Store.GCS: 6}
 """Processes that are killed in a full soak."""
 PATIENCE_S = 1.5
 """For how long an instant is waited for, and then for a process to be hit; then the fault comes all the same."""
@@ -223,5 +223,5 @@ SERIES = in_each_store(
     "R11",
     "launcher, job or keeper killed around a job's start",
     kills_around_jobs,
-    {Store.LOCAL: 80, Store.S3: 70, Store.GCS: 60},
+    {Store.LOCAL: 65, Store.S3: 60, Store.GCS: 50},
 )

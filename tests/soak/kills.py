@@ -15,9 +15,9 @@ from tests.soak.series import Outcome, Terms, in_each_store, run_trials
 from tests.soak.site import LOOK_S, Launcher, Site, await_exit, busy
 
 FULL = {
-    Store.LOCAL: {signal.SIGKILL: 230, signal.SIGSTOP: 85},
-    Store.S3: {signal.SIGKILL: 45, signal.SIGSTOP: 8},
-    Store.GCS: {signal.SIGKILL: 45, signal.SIGSTOP: 8},
+    Store.LOCAL: {signal.SIGKILL: 210, signal.SIGSTOP: 80},
+    Store.S3: {signal.SIGKILL: 42, signal.SIGSTOP: 10},
+    Store.GCS: {signal.SIGKILL: 42, signal.SIGSTOP: 10},
 }
 """How many signals of each kind reach a living launcher in a full soak."""
 LIMIT_S = 90.0
@@ -238,5 +238,5 @@ SERIES = in_each_store(
     "R4",
     "launchers are killed, stopped and terminated",
     kills_of_launchers,
-    {Store.LOCAL: 400, Store.S3: 170, Store.GCS: 130},
+    {Store.LOCAL: 420, Store.S3: 190, Store.GCS: 160},
 )

@@ -15,7 +15,7 @@ from tests.storage.racer import winners_among_processes, winners_among_threads
 
 PROCESSES, ROUNDS = 16, 300
 LAUNCHERS = 8
-RUNS = {Store.LOCAL: 10, Store.S3: 2, Store.GCS: 2}
+RUNS = {Store.LOCAL: 8, Store.S3: 2, Store.GCS: 2}
 LARGEST_SKEW_S = 3600.0
 SKEWED_PATH = f"{ROOT / 'tests' / 'soak' / 'skewed_clock'}:{ROOT}"
 

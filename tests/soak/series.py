@@ -74,14 +74,14 @@ def in_each_store(
 
 
 def run_trials(terms: Terms, trial: Callable[[int], T], is_enough: Callable[[Sequence[T]], bool]) -> list[T]:
-    """Runs trials 0, 1, 2, … until there are enough, or the time is up; results in the order of their ends."""
+    """Runs trials 0, 1, 2, … until there are enough, or the time is up, and one at least; in the order they ended."""
     if terms.only_trial is not None:
         return [trial(terms.only_trial)]
     done: list[T] = []
     numbers = count()
     running: set[Future[T]] = set()
     with ThreadPoolExecutor(terms.workers) as pool:
-        while not is_enough(done) and not terms.is_over:
+        while not done or not (is_enough(done) or terms.is_over):
             running |= {pool.submit(trial, next(numbers)) for _ in range(terms.workers - len(running))}
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             done += [future.result() for future in ended]

@@ -135,4 +135,4 @@ SERIES = (
     Series("R1", "random schedules of the simulator", random_schedules, weight=70),
     Series("R3", "mutants of the protocol are killed", mutants, weight=12),
 )
-PAIRS = Series("R2", "pairs of faults in the simulator", pairs_of_faults, weight=60)
+PAIRS = Series("R2", "pairs of faults in the simulator", pairs_of_faults, weight=40)

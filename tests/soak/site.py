@@ -78,6 +78,8 @@ class Site:
 
     directory: Path
     launchers: list[Launcher] = field(default_factory=list)
+    script: str = "tests/soak/pipeline.py"
+    """The experiment that is launched."""
 
     @property
     def prefix(self) -> Path:
@@ -137,7 +139,7 @@ class Site:
         log = self.directory / f"launcher-{len(self.launchers)}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "tests/soak/pipeline.py", "--prefix", self.place, *map(str, flags)],
+                [sys.executable, self.script, "--prefix", self.place, *map(str, flags)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,

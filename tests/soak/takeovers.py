@@ -130,7 +130,7 @@ def takeovers(terms: Terms) -> Outcome:
     done = 0
     try:
         for number in range(terms.count(REPETITIONS[terms.place.store])):
-            if terms.is_over:
+            if done and terms.is_over:
                 break
             for place, case in enumerate(CASES):
                 directory = terms.directory / f"{number}-{place}"
