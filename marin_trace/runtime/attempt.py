@@ -152,10 +152,14 @@ class Attempt:
         standing = self._end_somehow(release(self.log, released, patience_s=self._patience_s()))
         return standing is not None and standing.kind is EndKind.RELEASED
 
-    def release(self, failure: StepFailure | None = None) -> None:
-        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end."""
+    def release(self, failure: StepFailure | None = None) -> bool:
+        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end.
+
+        Returns:
+            Whether it has ended: a store that does not answer leaves it open.
+        """
         released = self._end(EndKind.RELEASED, error=failure)
-        self._end_somehow(release(self.log, released, patience_s=self._patience_s()))
+        return self._end_somehow(release(self.log, released, patience_s=self._patience_s())) is not None
 
     def _end(
         self,

@@ -35,6 +35,7 @@ from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import JobTicket, attempt_observer
 from marin_trace.runtime.inputs import epochs_of_inputs
+from marin_trace.runtime.interrupts import is_ending
 from marin_trace.runtime.job_protocol import JobEntry, Left, enter_job
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper, wait_for_an_end
 from marin_trace.runtime.liveness import claiming, living_attempt
@@ -161,7 +162,7 @@ class LockedCallable(Generic[T]):
             )
             with living_attempt(draft.nonce):
                 attempt, lease = self._claim(driver, log, draft)
-                phase = _Phase()
+                phase, is_left = _Phase(), False
                 try:
                     return self._run(attempt, lease, phase)
                 except LeaseLostError as error:
@@ -176,10 +177,13 @@ class LockedCallable(Generic[T]):
                         f"{output_path}: attempt {attempt.epoch} failed, {retries_left} retries left: {error!r}"
                     )
                 except BaseException as error:
-                    attempt.release(failure_of(error, phase.now))
+                    has_ended = attempt.release(failure_of(error, phase.now))
+                    # What a silent store keeps open here, the keeper ends after this process.
+                    is_left = is_ending() and not has_ended
                     raise
                 finally:
-                    forget_claim(lease)
+                    if not is_left:
+                        forget_claim(lease)
         raise AssertionError("the last attempt returns or raises")
 
     def _claim(self, driver: Driver, log: AttemptLog, draft: ClaimRecord) -> tuple[Attempt, HeldLease]:

@@ -29,7 +29,6 @@ __all__ = [
     "check_supported",
     "control_store_for",
     "hurried_stores",
-    "hurry_stores",
     "is_object_store",
     "patient_store_for",
 ]
@@ -127,19 +126,13 @@ def patient_store_for(path: str, *, patience_s: float = PATIENCE_S) -> ControlSt
     return PatientStore(store, patience_s=patience_s) if is_object_store(path) else store
 
 
-def hurry_stores() -> None:
-    """From here on no store of this process is waited for: it was asked to end. Safe in a signal handler.
+@contextlib.contextmanager
+def hurried_stores() -> Generator[None, None, None]:
+    """In the block no store of this process is waited for: it was asked to end. Safe in a signal handler.
 
     What a silent store keeps from being written stays as it is: claims are released by the keeper.
     """
-    for store in _own_object_stores():
-        store.hurry()
-
-
-@contextlib.contextmanager
-def hurried_stores() -> Generator[None, None, None]:
-    """The same, for the block."""
-    stores = _own_object_stores()
+    stores = [store for (_, pid), store in list(_object_stores.items()) if pid == os.getpid()]
     for store in stores:
         store.hurry()
     try:
@@ -188,10 +181,6 @@ def _forget_lock_after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_lock_after_fork)
-
-
-def _own_object_stores() -> "list[ObjectControlStore]":
-    return [store for (_, pid), store in list(_object_stores.items()) if pid == os.getpid()]
 
 
 def _connected(extra: str) -> "ObjectControlStore":
