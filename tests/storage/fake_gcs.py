@@ -24,6 +24,8 @@ from tests.storage.faults import Call, Faults, Reply
 class StoredObject:
     content: bytes
     generation: int
+    digest: str = ""
+    """MD5 in base 64: taken once, since large objects are read in many parts."""
 
 
 class FakeGcs:
@@ -59,6 +61,7 @@ class FakeGcs:
         self._server.server_close()
 
     def put(self, bucket: str, name: str, content: bytes, condition: str | None) -> Reply:
+        digest = base64.b64encode(hashlib.md5(content).digest()).decode()
         with self.lock:
             there = self.objects.get((bucket, name))
             if condition is not None and self.honours_preconditions:
@@ -66,13 +69,12 @@ class FakeGcs:
                 if generation != int(condition):
                     return _problem(412, "At least one of the pre-conditions you specified did not hold.")
             self._last_generation += 1
-            self.objects[bucket, name] = StoredObject(content, self._last_generation)
+            self.objects[bucket, name] = StoredObject(content, self._last_generation, digest)
             self.written_ns[f"{bucket}/{name}"] = time.time_ns()
             return _json(self.metadata(bucket, name))
 
     def metadata(self, bucket: str, name: str) -> dict[str, Any]:
         stored = self.objects[bucket, name]
-        digest = base64.b64encode(hashlib.md5(stored.content).digest()).decode()
         return {
             "kind": "storage#object",
             "name": name,
@@ -80,7 +82,7 @@ class FakeGcs:
             "size": str(len(stored.content)),
             "generation": str(stored.generation),
             "metageneration": "1",
-            "md5Hash": digest,
+            "md5Hash": stored.digest,
             "etag": f"e{stored.generation}",
             "timeCreated": "2026-01-01T00:00:00.000Z",
             "updated": "2026-01-01T00:00:00.000Z",
@@ -154,8 +156,7 @@ class FakeGcs:
                 return Reply(204, b"")
             if query.get("alt") != "media":
                 return _json(self.metadata(bucket, name))
-            digest = base64.b64encode(hashlib.md5(stored.content).digest()).decode()
-            headers = {"x-goog-generation": str(stored.generation), "x-goog-hash": f"md5={digest}"}
+            headers = {"x-goog-generation": str(stored.generation), "x-goog-hash": f"md5={stored.digest}"}
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("Range", ""))
             if wanted is None:
                 return Reply(200, stored.content, headers)
