@@ -1,7 +1,12 @@
 """Launchers on the real command line whose store is away, throttles, refuses or is cut off in the middle of a run."""
 
 import contextlib
+import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -14,7 +19,7 @@ from tests.conformance.proxy import proxy_to
 from tests.conformance.waiting_experiment import SIGNS_VARIABLE
 from tests.soak.checks import Output, output_at
 from tests.soak.places import Place, Store, served
-from tests.soak.site import Launcher, Site, await_exit, busy, until
+from tests.soak.site import ROOT, Launcher, Site, await_exit, busy, until
 from tests.storage.clouds import Cloud, gcs_environment, s3_environment
 from tests.storage.faults import Call, no_answer, status_before
 
@@ -228,3 +233,31 @@ def test_an_interrupt_does_not_wait_for_a_silent_store(scene: Scene) -> None:
     # What the launcher could not release, its keeper does.
     assert scene.site.await_end_of_all(20) == []
     assert kinds(scene.outputs()["first"]) == [EndKind.RELEASED]
+
+
+def has_namespaces() -> bool:
+    """Whether this user may have a network namespace, and change its links."""
+    if not shutil.which("unshare") or not shutil.which("ip"):
+        return False
+    tried = subprocess.run(["unshare", "-rn", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+@pytest.mark.parametrize("store", on(Store.S3))
+def test_a_launcher_that_the_kernel_cuts_off_is_replaced_and_cannot_commit(store: Store, tmp_path: Path) -> None:
+    if not has_namespaces():
+        pytest.skip("this machine allows no network namespace: unshare -rn, and ip in it")
+    done = subprocess.run(
+        ["unshare", "-rn", sys.executable, "-m", "tests.conformance.partition", store.value, str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("first") in (1, -signal.SIGKILL)
+    assert found.pop("attempts") in ([kind, "SUCCESS"] for kind in ("RELEASED", "FENCED"))
+    assert found == {"says": True, "first ended its body": False, "second": 0}
