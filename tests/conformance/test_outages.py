@@ -243,7 +243,7 @@ def has_namespaces() -> bool:
     return tried.returncode == 0
 
 
-@pytest.mark.parametrize("store", on(Store.S3))
+@pytest.mark.parametrize("store", on(Store.GCS))
 def test_a_launcher_that_the_kernel_cuts_off_is_replaced_and_cannot_commit(store: Store, tmp_path: Path) -> None:
     if not has_namespaces():
         pytest.skip("this machine allows no network namespace: unshare -rn, and ip in it")
