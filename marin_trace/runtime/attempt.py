@@ -48,6 +48,7 @@ from marin_trace.runtime.protocol import (
     commit,
     end_attempt,
     finish,
+    patience_after_failure,
     release,
     require_lease,
 )
@@ -144,15 +145,21 @@ class Attempt:
             Whether it may be retried: somebody may have asked for its end.
         """
         if not retried:
-            self._end_somehow(end_attempt(self.log, self._end(EndKind.FAILED, record=record, error=failure)))
+            failed = self._end(EndKind.FAILED, record=record, error=failure)
+            self._end_somehow(end_attempt(self.log, failed, patience_s=self._patience_s()))
             return False
         released = self._end(EndKind.RELEASED, record=record, error=failure)
-        standing = self._end_somehow(release(self.log, released))
+        standing = self._end_somehow(release(self.log, released, patience_s=self._patience_s()))
         return standing is not None and standing.kind is EndKind.RELEASED
 
-    def release(self, failure: StepFailure | None = None) -> None:
-        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end."""
-        self._end_somehow(release(self.log, self._end(EndKind.RELEASED, error=failure)))
+    def release(self, failure: StepFailure | None = None) -> bool:
+        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end.
+
+        Returns:
+            Whether it has ended: a store that does not answer leaves it open.
+        """
+        released = self._end(EndKind.RELEASED, error=failure)
+        return self._end_somehow(release(self.log, released, patience_s=self._patience_s())) is not None
 
     def _end(
         self,
@@ -163,6 +170,9 @@ class Attempt:
         error: StepFailure | None = None,
     ) -> EndRecord:
         return EndRecord(self.epoch, kind, self.claimed.attempt, utc_now(), record or {}, inputs or {}, error=error)
+
+    def _patience_s(self) -> float:
+        return self.driver.run(patience_after_failure(self.claimed.attempt))
 
     def _end_somehow(self, program: Program[EndRecord]) -> EndRecord | None:
         # The step's own exception is on its way to the user: a store that fails as well must not replace it.

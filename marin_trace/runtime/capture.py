@@ -26,6 +26,7 @@ from marin_trace.io import own_process_log
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import is_local, local_path
+from marin_trace.storage.patient_store import PATIENCE_S
 
 __all__ = ["attempt_log_path", "captured", "existing_log", "routed_output"]
 
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _LIMIT_CHARACTERS: Final = 100_000_000
 """Of one attempt in a thread; what comes after is shown and not kept."""
+_LOOK_PATIENCE_S: Final = 2.0
+"""The runner waits meanwhile."""
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -48,25 +51,34 @@ def existing_log(output_path: str, epoch: int | None) -> str | None:
     path = attempt_log_path(AttemptLog(output_path), epoch)
     if is_local(path):
         return path if os.path.isfile(local_path(path)) else None
-    return path if patient_store_for(path).get(path) is not None else None
+    try:
+        found = patient_store_for(path, patience_s=_LOOK_PATIENCE_S).get(path)
+    except StorageError as error:
+        # The step's own error is on its way: where more is written down is little beside it.
+        logger.warning(f"whether there is a log {path} is not known: {error}")
+        return None
+    return path if found is not None else None
 
 
 @contextlib.contextmanager
-def captured(log: AttemptLog, epoch: int, *, rank: int = 0) -> Generator[None, None, None]:
+def captured(
+    log: AttemptLog, epoch: int, *, rank: int = 0, patience_s: float = PATIENCE_S
+) -> Generator[None, None, None]:
     """Keeps what is printed and logged in the block, and the traceback of what it raises.
 
     Args:
         log: Of the output; the caller holds the claim.
         epoch: Of the caller's attempt.
         rank: Of the caller in its gang.
+        patience_s: For how long a store that is away is asked to keep it.
     """
     path = attempt_log_path(log, epoch, rank=rank)
     pointer = own_process_log.get()
     if pointer is not None:
-        with _redirected(local_path(path), pointer) if is_local(path) else _uploaded(path, pointer):
+        with _redirected(local_path(path), pointer) if is_local(path) else _uploaded(path, pointer, patience_s):
             yield
         return
-    sink = _FileSink(local_path(path)) if is_local(path) else _StoreSink(path)
+    sink = _FileSink(local_path(path)) if is_local(path) else _StoreSink(path, patience_s)
     token = _sink.set(sink)
     try:
         yield
@@ -160,13 +172,17 @@ class _FileSink(_Sink):
 class _StoreSink(_Sink):
     """A file in a store that cannot append: it appears when the attempt ends."""
 
+    def __init__(self, name: str, patience_s: float) -> None:
+        super().__init__(name)
+        self._patience_s = patience_s
+
     def _open(self) -> IO[str]:
         return io.StringIO()
 
     def _finish(self, stream: IO[str]) -> None:
         content = cast("io.StringIO", stream).getvalue().encode("utf-8", "backslashreplace")
         try:
-            patient_store_for(self._name).put(self._name, content)
+            patient_store_for(self._name, patience_s=self._patience_s).put(self._name, content)
         except StorageError as error:
             self._tell(error)
 
@@ -255,7 +271,7 @@ _routings: list[_Routing | None] = []
 
 
 @contextlib.contextmanager
-def _uploaded(path: str, pointer: str) -> Generator[None, None, None]:
+def _uploaded(path: str, pointer: str, patience_s: float) -> Generator[None, None, None]:
     """As `_redirected`, for a store that cannot append: the file appears when the attempt ends."""
     with tempfile.NamedTemporaryFile(prefix="marin-trace-log-") as file:
         try:
@@ -265,7 +281,7 @@ def _uploaded(path: str, pointer: str) -> Generator[None, None, None]:
             content = file.read(_LIMIT_CHARACTERS)
             if content:
                 try:
-                    patient_store_for(path).put(path, content)
+                    patient_store_for(path, patience_s=patience_s).put(path, content)
                 except StorageError as error:
                     logger.warning(f"the log {path} cannot be written: {error}")
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final, final
 
-from marin_trace.errors import JobFailedError, LeaseLostError, explain
+from marin_trace.errors import JobFailedError, LeaseLostError, StorageError, explain
 from marin_trace.io import GangMember, gang_membership, lease_check, running_body
 from marin_trace.runtime.attempt import Attempt, failure_of
 from marin_trace.runtime.capture import captured
@@ -64,7 +64,10 @@ class GangLead:
             raise
         except BaseException as error:
             # An engine that ends a gang because of another process, or a collective that broke, is no cause.
-            self._look_at_others(because=error)
+            try:
+                self._look_at_others(because=error)
+            except StorageError as second:
+                logger.warning(f"{attempt.log.output_path}: nothing is known of the gang's other processes: {second}")
             raise
         finally:
             gang_membership.reset(token)

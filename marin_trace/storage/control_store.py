@@ -7,23 +7,28 @@ implementation for each kind of store, each with a real create-if-absent.
 Paths are full paths, as elsewhere. Every method may be called from any thread.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from marin_trace.errors import PrefixError, explain
 from marin_trace.storage.files import protocol_of
 from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
-from marin_trace.storage.patient_store import PatientStore
+from marin_trace.storage.patient_store import PATIENCE_S, PatientStore
+
+if TYPE_CHECKING:
+    from marin_trace.storage.object_store import ObjectControlStore
 
 __all__ = [
     "SUPPORTED_PROTOCOLS",
     "ControlStore",
     "check_supported",
     "control_store_for",
+    "hurried_stores",
     "is_object_store",
     "patient_store_for",
 ]
@@ -107,14 +112,34 @@ def control_store_for(path: str) -> ControlStore:
     return store
 
 
-def patient_store_for(path: str) -> ControlStore:
+def patient_store_for(path: str, *, patience_s: float = PATIENCE_S) -> ControlStore:
     """The same store for whoever has no protocol program to do it: one that does not answer is asked for a minute.
+
+    Args:
+        path: A full path or URL.
+        patience_s: Another time.
 
     Raises:
         PrefixError: As for `control_store_for`.
     """
     store = control_store_for(path)
-    return PatientStore(store) if is_object_store(path) else store
+    return PatientStore(store, patience_s=patience_s) if is_object_store(path) else store
+
+
+@contextlib.contextmanager
+def hurried_stores() -> Generator[None, None, None]:
+    """In the block no store of this process is waited for: it was asked to end. Safe in a signal handler.
+
+    What a silent store keeps from being written stays as it is: claims are released by the keeper.
+    """
+    stores = [store for (_, pid), store in list(_object_stores.items()) if pid == os.getpid()]
+    for store in stores:
+        store.hurry()
+    try:
+        yield
+    finally:
+        for store in stores:
+            store.calm()
 
 
 def is_object_store(path: str) -> bool:
@@ -146,7 +171,7 @@ def _local_store(protocol: str) -> ControlStore:
     return LocalControlStore() if protocol == "file" else MemoryControlStore()
 
 
-_object_stores: dict[tuple[str, int], ControlStore] = {}
+_object_stores: "dict[tuple[str, int], ObjectControlStore]" = {}
 _connecting = threading.Lock()
 
 
@@ -158,7 +183,7 @@ def _forget_lock_after_fork() -> None:
 os.register_at_fork(after_in_child=_forget_lock_after_fork)
 
 
-def _connected(extra: str) -> ControlStore:
+def _connected(extra: str) -> "ObjectControlStore":
     try:
         if extra == "gcs":
             from marin_trace.storage.gcs_store import gcs_control_store

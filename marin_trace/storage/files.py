@@ -14,10 +14,12 @@ import posixpath
 import stat
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, Any, Final, TypeVar
 
 from marin_trace.io import atomic_write, filesystem_for, is_local, local_path
+from marin_trace.storage.library_errors import told_apart
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +102,7 @@ def read_bytes(path: str) -> bytes:
 
 def write_bytes(path: str, content: bytes) -> None:
     """Writes a whole file atomically: a reader sees the old content or the new one, never a part."""
-    with atomic_write(path) as stream:
+    with nullcontext() if is_local(path) else told_apart("write", path), atomic_write(path) as stream:
         stream.write(content)
 
 
@@ -230,7 +232,8 @@ _DELETERS: Final = 16
 def _list_remote(directory: str, without: Collection[str]) -> Iterator[FileStat]:
     filesystem, key = filesystem_for(directory)
     filesystem.invalidate_cache()
-    found: dict[str, dict[str, Any]] = undisturbed(lambda: filesystem.find(key, detail=True))
+    with told_apart("list", directory):
+        found: dict[str, dict[str, Any]] = undisturbed(lambda: filesystem.find(key, detail=True))
     for name, details in found.items():
         below = name[len(key) :]
         if below.lstrip("/").partition("/")[0] not in without:

@@ -16,23 +16,24 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["PatientStore"]
+__all__ = ["PATIENCE_S", "PatientStore"]
 
-_PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 60.0
 _FIRST_BACKOFF_S: Final = 0.1
 _LAST_BACKOFF_S: Final = 5.0
 
 
 @final
 class PatientStore:
-    """A `ControlStore` around another. Thread-safe; each method blocks for a minute at most, and the last request."""
+    """A `ControlStore` around another. Thread-safe; each method blocks for its patience and one request at most."""
 
-    __slots__ = ("_clock", "_sleep", "_store")
+    __slots__ = ("_clock", "_patience_s", "_sleep", "_store")
 
     def __init__(
         self,
         store: "ControlStore",
         *,
+        patience_s: float = PATIENCE_S,
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -40,10 +41,12 @@ class PatientStore:
 
         Args:
             store: What is asked.
+            patience_s: For how long it is asked again.
             sleep: Waits between two tries, with full jitter.
             clock: Monotonic seconds.
         """
         self._store = store
+        self._patience_s = patience_s
         self._sleep = sleep
         self._clock = clock
 
@@ -76,7 +79,7 @@ class PatientStore:
         self._insist(lambda: self._store.delete_exact(path))
 
     def _insist(self, act: Callable[[], T]) -> T:
-        deadline, backoff_s = self._clock() + _PATIENCE_S, _FIRST_BACKOFF_S
+        deadline, backoff_s = self._clock() + self._patience_s, _FIRST_BACKOFF_S
         while True:
             try:
                 return act()
