@@ -6,12 +6,26 @@ that it meant to create compares it, and so tells its own write, whose answer wa
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
 from marin_trace.errors import ControlFileError, explain
+from marin_trace.runtime.record_fields import (
+    check_epoch,
+    check_write_id,
+    mapping,
+    number_of_seconds,
+    optional_count,
+    optional_text,
+    parsed_object,
+    shown,
+    shown_lines,
+    text,
+    whole_number,
+)
 
 __all__ = [
     "LOCAL_CLUSTER",
@@ -31,6 +45,8 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LOG_DIRECTORY = ".executor"
 _STATUS_TOKEN = ".executor_status"  # noqa: S105 - a file name
 _FOREIGN_LOCK = ".executor_status.lock"
+_DECISIVE_FILE = re.compile(r"(?P<epoch>[0-9]{6}|[1-9][0-9]{6,8})\.(?P<kind>claim|end)")
+"""As `AttemptLog.claim` and `AttemptLog.end` name them: nothing else opens or closes an epoch."""
 
 LOCAL_CLUSTER: Final = "local"
 """Where jobs are processes of the launcher's own machine."""
@@ -157,18 +173,20 @@ class ClaimRecord:
         """
         with _reading(content, path) as record:
             job = record["job"]
-            return cls(
-                epoch=int(record["epoch"]),
-                nonce=str(record["nonce"]),
-                host=str(record["host"]),
-                pid=int(record["pid"]),
-                process_nonce=str(record["process_nonce"]),
-                lease_s=float(record["lease_s"]),
-                claimed_at=str(record["claimed_at"]),
-                run_id=record["run_id"],
-                rerun_of=record["rerun_of"],
-                job=job and JobIdentity(str(job["name"]), str(job["cluster"]), str(job["digest"])),
+            claim = cls(
+                epoch=check_epoch(whole_number(record, "epoch"), path),
+                nonce=text(record, "nonce"),
+                host=shown(record, "host"),
+                pid=whole_number(record, "pid"),
+                process_nonce=text(record, "process_nonce"),
+                lease_s=number_of_seconds(record, "lease_s"),
+                claimed_at=shown(record, "claimed_at"),
+                run_id=optional_text(record, "run_id"),
+                rerun_of=optional_count(record, "rerun_of"),
+                job=None if job is None else _job(mapping(job)),
             )
+            check_write_id(record, claim.write_id)
+            return claim
 
 
 @final
@@ -216,13 +234,15 @@ class StartRecord:
             ControlFileError: It is no start.
         """
         with _reading(content, path) as record:
-            return cls(
-                nonce=str(record["nonce"]),
-                attempt=str(record["attempt"]),
-                host=str(record["host"]),
-                pid=int(record["pid"]),
-                process_nonce=str(record["process_nonce"]),
+            start = cls(
+                nonce=text(record, "nonce"),
+                attempt=text(record, "attempt"),
+                host=shown(record, "host"),
+                pid=whole_number(record, "pid"),
+                process_nonce=text(record, "process_nonce"),
             )
+            check_write_id(record, start.write_id)
+            return start
 
 
 @final
@@ -266,7 +286,7 @@ class CancelRecord:
             ControlFileError: It is no request.
         """
         with _reading(content, path) as record:
-            return cls(by=str(record["by"]), why=str(record["why"]))
+            return cls(by=shown(record, "by"), why=shown_lines(record, "why"))
 
 
 @final
@@ -324,17 +344,19 @@ class EndRecord:
             ControlFileError: It is no end.
         """
         with _reading(content, path) as record:
-            error = record["error"]
-            return cls(
-                epoch=int(record["epoch"]),
-                kind=EndKind(record["kind"]),
-                nonce=str(record["nonce"]),
-                ended_at=str(record["ended_at"]),
-                record=_mapping(record["record"]),
-                inputs={str(path): int(epoch) for path, epoch in _mapping(record["inputs"]).items()},
-                manifest=record["manifest"],
-                error=error and _failure(error),
+            error, inputs = record["error"], mapping(record["inputs"])
+            end = cls(
+                epoch=check_epoch(whole_number(record, "epoch"), path),
+                kind=EndKind(text(record, "kind")),
+                nonce=text(record, "nonce"),
+                ended_at=shown(record, "ended_at"),
+                record=_digests(mapping(record["record"])),
+                inputs={path: whole_number(inputs, path) for path in inputs},
+                manifest=optional_text(record, "manifest"),
+                error=None if error is None else _failure(mapping(error)),
             )
+            check_write_id(record, end.write_id)
+            return end
 
 
 @final
@@ -385,14 +407,20 @@ class AttemptLog:
         return f"{epoch:06d}.cancel" in names
 
     @staticmethod
+    def ended_epochs(names: list[str]) -> list[int]:
+        """The epochs that a listing shows an end of, in order."""
+        named = map(_DECISIVE_FILE.fullmatch, names)
+        return sorted(int(match["epoch"]) for match in named if match is not None and match["kind"] == "end")
+
+    @staticmethod
     def last_epoch(names: list[str]) -> tuple[int, bool]:
         """The highest epoch that a listing shows, and whether it has an end; (0, False) where there is no log."""
         last, ended = 0, False
         for name in names:
-            number, _, kind = name.partition(".")
-            if kind not in ("claim", "end") or not number.isdecimal():
+            named = _DECISIVE_FILE.fullmatch(name)
+            if named is None:
                 continue
-            epoch = int(number)
+            epoch, kind = int(named["epoch"]), named["kind"]
             if epoch > last:
                 last, ended = epoch, kind == "end"
             elif epoch == last and kind == "end":
@@ -416,14 +444,12 @@ class _reading:  # noqa: N801 - a context manager used as a statement
 
     def __enter__(self) -> dict[str, Any]:
         try:
-            return _mapping(json.loads(self._content))
+            return parsed_object(self._content)
         except (ValueError, TypeError) as error:
             raise self._corrupt(error) from error
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)) and not isinstance(
-            error, ControlFileError
-        ):
+        if isinstance(error, (KeyError, TypeError, ValueError)):
             raise self._corrupt(error) from error
 
     def _corrupt(self, error: Exception) -> ControlFileError:
@@ -436,16 +462,20 @@ class _reading:  # noqa: N801 - a context manager used as a statement
         )
 
 
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object, found {type(value).__name__}")
-    return cast("dict[str, Any]", value)
+def _job(record: dict[str, Any]) -> JobIdentity:
+    return JobIdentity(text(record, "name"), text(record, "cluster"), text(record, "digest"))
+
+
+def _digests(record: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(record.get("fingerprint"), str | None):
+        raise TypeError("the fingerprint is no text")
+    return record
 
 
 def _failure(record: dict[str, Any]) -> StepFailure:
     return StepFailure(
-        type=str(record["type"]),
-        message=str(record["message"]),
-        phase=FailurePhase(record["phase"]),
-        traceback=str(record["traceback"]),
+        type=shown(record, "type"),
+        message=shown_lines(record, "message"),
+        phase=FailurePhase(text(record, "phase")),
+        traceback=shown_lines(record, "traceback"),
     )

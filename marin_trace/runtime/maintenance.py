@@ -25,6 +25,7 @@ from marin_trace.runtime.manifest import ChangeKind, FileChange, Manifest, chang
 from marin_trace.runtime.options import DEFAULT_LEASE_S
 from marin_trace.runtime.protocol import create, owner_of, seal
 from marin_trace.runtime.status import StatusKind, read_start, read_status
+from marin_trace.storage.bounded import LARGEST_MANIFEST
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import delete_file, is_local, list_files, local_path
 
@@ -166,10 +167,11 @@ def check_output(output_path: str) -> Check:
 def _manifest_of(log: AttemptLog, epoch: int) -> Manifest | None:
     store = patient_store_for(log.output_path)
     path = manifest_path(log, epoch)
-    end, content = store.get_many([log.end(epoch), path])
+    end = store.get(log.end(epoch))
     digest = EndRecord.from_bytes(end or b"", log.end(epoch)).manifest
     if digest is None:
         return None
+    content = store.get(path, limit=LARGEST_MANIFEST)
     if content is None:
         raise ControlFileError(explain(f"manifest {path} is missing"))
     if hashlib.sha256(content).hexdigest() != digest:
@@ -193,7 +195,7 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
     is_idle = status.kind in (StatusKind.FAILED, StatusKind.RELEASED, StatusKind.FENCED, StatusKind.ABANDONED)
     if status.epoch > 0 and is_idle:
         data = data_files(output_path).values()
-        if data and not _has_ever_succeeded(log, status.epoch):
+        if data and not _has_ever_succeeded(log):
             reason = f"attempt {status.epoch} is {status.kind.value}, and none has succeeded"
             paths, size = tuple(file.path for file in data), sum(file.size for file in data)
             found.append(Garbage(GarbageKind.UNFINISHED, output_path, paths, size, reason))
@@ -210,10 +212,10 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
     return found
 
 
-def _has_ever_succeeded(log: AttemptLog, last: int) -> bool:
+def _has_ever_succeeded(log: AttemptLog) -> bool:
     # What a forced attempt was to replace is still somebody's data, though it no longer counts as finished.
     store = patient_store_for(log.output_path)
-    ends = [log.end(epoch) for epoch in range(1, last + 1)]
+    ends = [log.end(epoch) for epoch in AttemptLog.ended_epochs(store.list(log.directory))]
     contents = zip(ends, store.get_many(ends), strict=True)
     return any(end and EndRecord.from_bytes(end, path).kind is EndKind.SUCCESS for path, end in contents)
 

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Final, Protocol
 
 from marin_trace.errors import PrefixError, explain
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE
 from marin_trace.storage.files import protocol_of
 from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
@@ -60,12 +61,16 @@ class ControlStore(Protocol):
         """Creates or replaces a file whole; a reader sees the old content or the new one."""
         ...
 
-    def get(self, path: str) -> bytes | None:
-        """The content, or None where nothing lies."""
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
+        """The content, or None where nothing lies.
+
+        Raises:
+            ControlFileError: It has more than ``limit`` bytes (no more are read), or is no regular file.
+        """
         ...
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
-        """The contents in order, None where nothing lies; concurrent where a request takes long."""
+        """The contents in order, None where nothing lies; concurrent where a request takes long. Bounded as `get`."""
         ...
 
     def list(self, directory: str) -> list[str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final, TypeVar
 
 from marin_trace.io import atomic_write, filesystem_for, is_local, local_path
+from marin_trace.storage.bounded import read_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -89,10 +90,10 @@ def read_bytes(path: str) -> bytes:
 
     Raises:
         FileNotFoundError: Nothing lies there.
+        ControlFileError: It is no regular file.
     """
     if is_local(path):
-        with open(local_path(path), "rb") as stream:
-            return stream.read()
+        return read_regular_file(local_path(path), _NO_LIMIT)
     filesystem, key = filesystem_for(path)
     content: bytes = filesystem.cat_file(key)
     return content
@@ -223,6 +224,7 @@ def undisturbed(listing: Callable[[], T]) -> T:
     return listing()
 
 
+_NO_LIMIT: Final = 1 << 62
 _LISTING_TRIES: Final = 20
 _DELETERS: Final = 16
 
