@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
 from marin_trace.errors import FlagError, MarinTraceError, explain
+from marin_trace.runtime.record_fields import LONGEST_LEASE_S
 
 T = TypeVar("T")
 
@@ -153,6 +154,8 @@ def parse_executor_flags(argv: Sequence[str]) -> ExecutorFlags:
         raise FlagError(explain(f"--max_concurrent does not fit: {parsed.max_concurrent} is less than 1"))
     if not parsed.lease_seconds > 0:
         raise FlagError(explain(f"--lease_seconds does not fit: {parsed.lease_seconds:g} is not more than 0"))
+    if parsed.lease_seconds > LONGEST_LEASE_S:
+        raise FlagError(explain(f"--lease_seconds does not fit: {parsed.lease_seconds:g} is more than 30 days"))
     return parsed
 
 

@@ -338,10 +338,12 @@ def _read_array(marked: Mapping[str, Any], output_path: str) -> Any:
         return array
     import ml_dtypes
 
-    kind: Any = getattr(ml_dtypes, dtype, None) if dtype.isidentifier() else None
-    if not (isinstance(kind, type) and issubclass(kind, np.generic)) or np.dtype(kind).itemsize != array.dtype.itemsize:
+    named: Any = getattr(ml_dtypes, dtype, None)
+    is_dtype = isinstance(named, type) and issubclass(named, np.generic)
+    recorded: Any = np.dtype(cast("Any", named)) if is_dtype else None
+    if recorded is None or recorded.itemsize != array.dtype.itemsize:
         raise ArtifactError(explain(f"the array {file} holds {array.dtype}, and not what was recorded: {dtype}"))
-    return array.view(kind)
+    return array.view(recorded)
 
 
 def _array_in(content: bytes) -> Any:

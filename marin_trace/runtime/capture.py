@@ -10,9 +10,11 @@ once and fails no step.
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -24,6 +26,7 @@ from typing import IO, Any, Final, cast, final
 from marin_trace.errors import StorageError
 from marin_trace.io import own_process_log
 from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.safe_text import redact_text
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import is_local, local_path
 
@@ -48,7 +51,8 @@ def existing_log(output_path: str, epoch: int | None) -> str | None:
     path = attempt_log_path(AttemptLog(output_path), epoch)
     if is_local(path):
         return path if os.path.isfile(local_path(path)) else None
-    return path if patient_store_for(path).get(path) is not None else None
+    directory, _, name = path.rpartition("/")
+    return path if name in patient_store_for(path).list(directory) else None
 
 
 @contextlib.contextmanager
@@ -70,7 +74,7 @@ def captured(log: AttemptLog, epoch: int) -> Generator[None, None, None]:
     try:
         yield
     except Exception:
-        sink.write(traceback.format_exc())
+        sink.write(redact_text(traceback.format_exc()))
         raise
     finally:
         _sink.reset(token)
@@ -149,7 +153,8 @@ class _FileSink(_Sink):
     """A file on a disk of this machine: it can be followed while the step runs."""
 
     def _open(self) -> IO[str]:
-        return open(self._name, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+        descriptor = _opened_log(self._name)
+        return open(descriptor, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
 
     def _finish(self, stream: IO[str]) -> None:
         stream.close()
@@ -277,14 +282,14 @@ def _redirected(path: str, pointer: str) -> Generator[None, None, None]:
     _flush()
     saved = [(number, os.dup(number)) for number in (1, 2)]
     try:
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        target = _opened_log(path)
         for number, _ in saved:
             os.dup2(target, number)
         os.close(target)
         try:
             yield
         except Exception:
-            traceback.print_exc()
+            sys.stderr.write(redact_text(traceback.format_exc()))
             raise
         finally:
             _flush()
@@ -292,6 +297,16 @@ def _redirected(path: str, pointer: str) -> Generator[None, None, None]:
         for number, original in saved:
             os.dup2(original, number)
             os.close(original)
+
+
+def _opened_log(path: str) -> int:
+    """A log, to be appended to: never through a link, and never a pipe that nobody reads."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
 
 
 def _flush() -> None:

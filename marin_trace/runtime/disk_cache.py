@@ -138,6 +138,7 @@ class Cached(Generic[T]):
     def _unlocked(self, output_path: str) -> T:
         if driver_for(output_path).run(read_state(AttemptLog(output_path))).is_finished:
             return self._hit(output_path)
+        AttemptOptions().check_links(output_path)
         value = self.fn(output_path)
         if self.save is not None:
             self.save(value, output_path)

@@ -28,6 +28,7 @@ from marin_trace.runtime.status import StatusKind, read_start, read_status
 from marin_trace.storage.bounded import LARGEST_MANIFEST
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import delete_file, is_local, list_files, local_path
+from marin_trace.storage.links import refuse_links_out_of
 
 __all__ = [
     "Check",
@@ -190,6 +191,7 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
         StorageError: Its log cannot be read.
     """
     log = AttemptLog(output_path)
+    refuse_links_out_of(output_path, log.directory)
     status = read_status(output_path)
     found: list[Garbage] = []
     is_idle = status.kind in (StatusKind.FAILED, StatusKind.RELEASED, StatusKind.FENCED, StatusKind.ABANDONED)
@@ -227,6 +229,7 @@ def delete_garbage(garbage: Garbage) -> None:
         RunError: Somebody builds or has finished the output by now; nothing was deleted.
     """
     if garbage.kind is not GarbageKind.UNFINISHED:
+        refuse_links_out_of(garbage.output_path, AttemptLog(garbage.output_path).directory)
         for path in garbage.files:
             delete_file(path)
         return
@@ -280,6 +283,7 @@ def unlock(output_path: str, epoch: int) -> StatusKind:
         How the attempt stands now; the owner may have been faster.
     """
     driver, log = driver_for(output_path), AttemptLog(output_path)
+    refuse_links_out_of(output_path, log.directory)
     driver.run(seal(log, epoch, draft_claim(lease_s=DEFAULT_LEASE_S)))
     return read_status(output_path).kind
 
@@ -294,6 +298,7 @@ def cancel_attempt(output_path: str, *, why: str) -> Evidence:
     if evidence is None:
         raise RunError(explain(f"nothing runs at {output_path}: {read_status(output_path).kind.value}"))
     driver, log = driver_for(output_path), AttemptLog(output_path)
+    refuse_links_out_of(output_path, log.directory)
     by = f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()})"
     request = json.dumps({"by": by, "why": why}, ensure_ascii=False, separators=(",", ":")).encode()
     driver.run(create(f"{log.directory}/{evidence.claim.epoch:06d}.cancel", request))

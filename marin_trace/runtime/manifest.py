@@ -115,9 +115,16 @@ class Manifest:
             ) from error
 
 
-def _entry(row: object) -> ManifestEntry:
+def _entry(row: Any) -> ManifestEntry:
     match row:
-        case [str(path), int(size), int() | None as mtime_ns, str() | None as checksum, str() | None as tag, 0 | 1 as old]:
+        case [
+            str(path),
+            int(size),
+            int() | None as mtime_ns,
+            str() | None as checksum,
+            str() | None as tag,
+            0 | 1 as old,
+        ]:
             return ManifestEntry(path, size, mtime_ns, checksum, tag, is_leftover=bool(old))
         case _:
             raise ValueError("a row is not as a file is described")
@@ -341,4 +348,6 @@ def _warn_of_leftovers(output_path: str, entries: Iterable[ManifestEntry]) -> No
 
 def _named(paths: Iterable[str]) -> str:
     ordered = sorted(paths)
-    return ", ".join(map(on_one_line, ordered[:_NAMED_IN_A_MESSAGE])) + (", …" if len(ordered) > _NAMED_IN_A_MESSAGE else "")
+    return ", ".join(map(on_one_line, ordered[:_NAMED_IN_A_MESSAGE])) + (
+        ", …" if len(ordered) > _NAMED_IN_A_MESSAGE else ""
+    )

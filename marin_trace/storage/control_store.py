@@ -138,9 +138,10 @@ def check_supported(path: str) -> str:
     protocol = protocol_of(path)
     if protocol in SUPPORTED_PROTOCOLS:
         return protocol
+    why = ": it can only be read" if protocol.lower() in ("http", "https") else ""
     raise PrefixError(
         explain(
-            f"{protocol}:// cannot hold outputs: {path}",
+            f"{protocol}:// cannot hold outputs: {path}{why}",
             facts={"supported": "a local directory, gs://, s3:// or memory://"},
         )
     )
