@@ -356,7 +356,10 @@ def _array_in(content: bytes) -> Any:
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"its format has the version {version}")
     read_header = untyped.read_array_header_1_0 if version == (1, 0) else untyped.read_array_header_2_0
-    shape, _, dtype = read_header(stream)
+    try:
+        shape, _, dtype = read_header(stream)
+    except Exception as error:  # whatever a tokenizer, a literal and a dtype can raise
+        raise ValueError(f"its header cannot be read: {error}") from error
     size = dtype.itemsize * math.prod(shape)
     if dtype.hasobject or any(length < 0 for length in shape) or size != len(content) - stream.tell():
         raise ValueError(f"its header tells of {dtype} {shape}, and {len(content) - stream.tell()} bytes follow")

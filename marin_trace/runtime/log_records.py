@@ -356,6 +356,8 @@ class EndRecord:
                 error=None if error is None else _failure(mapping(error)),
             )
             check_write_id(record, end.write_id)
+            if end.kind is EndKind.SUCCESS and end.error is not None:
+                raise ValueError("it is a success with an error")
             return end
 
 

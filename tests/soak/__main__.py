@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from tests.soak import cloud_kills, jobs, keeper_kills, kills, races, simulated, takeovers, writers
+from tests.soak import cloud_kills, fuzz, jobs, keeper_kills, kills, races, simulated, takeovers, writers
 from tests.soak.series import Outcome, Series, Terms
 
 ALL = (
@@ -26,6 +26,7 @@ ALL = (
     *takeovers.SERIES,
     *writers.SERIES,
     *jobs.SERIES,
+    *fuzz.SERIES,
     # The last: it fills what time is left.
     simulated.PAIRS,
 )
