@@ -91,14 +91,7 @@ def normalise_prefix(prefix: str) -> str:
 
 
 def _check_url(prefix: str) -> None:
-    bucket, _, key = prefix.partition("://")[2].partition("/")
-    if "@" in bucket:
-        raise PrefixError(
-            explain(
-                f"the prefix {prefix} holds credentials, and it is written into every record",
-                hint="give them to the store's library: its configuration file, or its environment variables",
-            )
-        )
+    _, _, key = prefix.partition("://")[2].partition("/")
     if any(character in prefix for character in "?#"):
         raise PrefixError(explain(f"the prefix {prefix} holds a query: it would be part of every output's name"))
     if not {".", ".."}.isdisjoint(key.split("/")):

@@ -131,11 +131,18 @@ def check_supported(path: str) -> str:
     """The protocol of a path.
 
     Raises:
-        PrefixError: Chained, or of a protocol that this version has no control store for.
+        PrefixError: Chained, with credentials, or of a protocol that this version has no control store for.
     """
     if "::" in path:
         raise PrefixError(explain(f"chained URLs cannot hold outputs: {path}", hint="give the inner URL alone"))
     protocol = protocol_of(path)
+    if protocol != "file" and "@" in path.partition("://")[2].partition("/")[0]:
+        raise PrefixError(
+            explain(
+                f"{path} holds credentials, and paths are written into every record",
+                hint="give them to the store's library: its configuration file, or its environment variables",
+            )
+        )
     if protocol in SUPPORTED_PROTOCOLS:
         return protocol
     why = ": it can only be read" if protocol.lower() in ("http", "https") else ""

@@ -5,14 +5,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pytest
 
-from marin_trace import deferred, executor_main, lower, output, step, trace
-from marin_trace.errors import ConfigError, OptionsConflictError, PrefixError, RunFailedError, explain
+from marin_trace import deferred, executor_main, lower, output, parse_flags, step, trace
+from marin_trace.errors import ConfigError, FlagError, OptionsConflictError, PrefixError, RunFailedError, explain
 from marin_trace.runtime.attempt import failure_of
 from marin_trace.runtime.disk_cache import Cached
 from marin_trace.runtime.distributed_lock import distributed_lock
@@ -298,11 +299,28 @@ def test_a_number_under_a_secret_name_is_a_secret_but_for_a_token() -> None:
     assert redact_parts({"c.password": "1234", "c.token": "50256"}) == {"c.password": REDACTED, "c.token": "50256"}
 
 
+@dataclass
+class Flags:
+    password: int = 0
+    api_key: str = ""
+
+
+@pytest.mark.parametrize("argv", [[f"--password={CANARY}"], ["--api_key", CANARY, "--api_key", "other"]])
+def test_a_flag_that_does_not_fit_is_named_without_its_secret(argv: list[str]) -> None:
+    with pytest.raises(FlagError, match=r"--password does not take|--api_key was given 2 values") as caught:
+        parse_flags(Flags, argv)
+    assert CANARY not in str(caught.value)
+
+
 @pytest.mark.parametrize("prefix_with_secret", [f"s3://AKIA:{CANARY}@bucket/x", f"gs://me:{CANARY}@bucket"])
 def test_a_prefix_with_credentials_is_refused_without_repeating_them(prefix_with_secret: str) -> None:
-    with pytest.raises(PrefixError, match="holds credentials") as caught:
-        normalise_prefix(prefix_with_secret)
-    assert CANARY not in str(caught.value)
+    def run_with_override() -> object:
+        return executor_main([explodes.with_options(override_output_path=f"{prefix_with_secret}/out")()], argv=[])
+
+    for attempt in (lambda: normalise_prefix(prefix_with_secret), run_with_override):
+        with pytest.raises(PrefixError, match="holds credentials") as caught:
+            attempt()
+        assert CANARY not in str(caught.value)
 
 
 def test_what_a_body_prints_is_its_own(prefix: str) -> None:
