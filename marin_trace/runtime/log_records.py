@@ -5,22 +5,21 @@ opens an epoch, ``000001.end`` closes it. A record's ``write_id`` is unique to i
 that it meant to create compares it, and so tells its own write, whose answer was lost, from somebody else's.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, final
 
-from marin_trace.errors import ControlFileError, explain
 from marin_trace.runtime.record_fields import (
     check_epoch,
     check_write_id,
+    dumped,
     mapping,
     number_of_seconds,
     optional_count,
     optional_text,
-    parsed_object,
+    reading,
     shown,
     shown_lines,
     text,
@@ -41,7 +40,6 @@ __all__ = [
     "StepFailure",
 ]
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LOG_DIRECTORY = ".executor"
 _STATUS_TOKEN = ".executor_status"  # noqa: S105 - a file name
 _FOREIGN_LOCK = ".executor_status.lock"
@@ -89,6 +87,32 @@ class StepFailure:
     phase: FailurePhase = FailurePhase.BODY
     traceback: str = ""
     """The tail of its traceback."""
+
+    def to_json(self) -> dict[str, str]:
+        """As it stands in a record."""
+        return {
+            "type": self.type,
+            "message": self.message,
+            "phase": self.phase.value,
+            "traceback": self.traceback,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> "StepFailure | None":
+        """Reads it, where there is one.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
+        if value is None:
+            return None
+        record = mapping(value)
+        return cls(
+            type=shown(record, "type"),
+            message=shown_lines(record, "message"),
+            phase=FailurePhase(text(record, "phase")),
+            traceback=shown_lines(record, "traceback"),
+        )
 
     @property
     def last_line(self) -> str:
@@ -148,7 +172,7 @@ class ClaimRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump(
+        return dumped(
             {
                 "epoch": self.epoch,
                 "write_id": self.write_id,
@@ -171,7 +195,7 @@ class ClaimRecord:
         Raises:
             ControlFileError: It is no claim.
         """
-        with _reading(content, path) as record:
+        with reading(content, path) as record:
             job = record["job"]
             claim = cls(
                 epoch=check_epoch(whole_number(record, "epoch"), path),
@@ -202,6 +226,8 @@ class StartRecord:
     pid: int
     process_nonce: str
     """Names the liveness file of the job's process."""
+    gang: str | None = None
+    """Of a gang, whose first process this is: its `GangSeat.attempt`, or empty where that is unknown."""
 
     @property
     def is_seal(self) -> bool:
@@ -215,7 +241,7 @@ class StartRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump(
+        return dumped(
             {
                 "write_id": self.write_id,
                 "nonce": self.nonce,
@@ -223,6 +249,7 @@ class StartRecord:
                 "host": self.host,
                 "pid": self.pid,
                 "process_nonce": self.process_nonce,
+                **({} if self.gang is None else {"gang": self.gang}),
             }
         )
 
@@ -233,13 +260,14 @@ class StartRecord:
         Raises:
             ControlFileError: It is no start.
         """
-        with _reading(content, path) as record:
+        with reading(content, path) as record:
             start = cls(
                 nonce=text(record, "nonce"),
                 attempt=text(record, "attempt"),
                 host=shown(record, "host"),
                 pid=whole_number(record, "pid"),
                 process_nonce=text(record, "process_nonce"),
+                gang=optional_text(record, "gang") if "gang" in record else None,
             )
             check_write_id(record, start.write_id)
             return start
@@ -262,7 +290,7 @@ class HeartbeatRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump({"nonce": self.nonce, "seq": self.seq, "by": self.by, "tried_at": self.tried_at})
+        return dumped({"nonce": self.nonce, "seq": self.seq, "by": self.by, "tried_at": self.tried_at})
 
 
 @final
@@ -276,7 +304,7 @@ class CancelRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump({"by": self.by, "why": self.why})
+        return dumped({"by": self.by, "why": self.why})
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str) -> "CancelRecord":
@@ -285,7 +313,7 @@ class CancelRecord:
         Raises:
             ControlFileError: It is no request.
         """
-        with _reading(content, path) as record:
+        with reading(content, path) as record:
             return cls(by=shown(record, "by"), why=shown_lines(record, "why"))
 
 
@@ -315,8 +343,7 @@ class EndRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        error = self.error
-        return _dump(
+        return dumped(
             {
                 "epoch": self.epoch,
                 "kind": self.kind.value,
@@ -326,13 +353,7 @@ class EndRecord:
                 "record": dict(self.record),
                 "inputs": dict(self.inputs),
                 "manifest": self.manifest,
-                "error": error
-                and {
-                    "type": error.type,
-                    "message": error.message,
-                    "phase": error.phase.value,
-                    "traceback": error.traceback,
-                },
+                "error": self.error and self.error.to_json(),
             }
         )
 
@@ -343,8 +364,8 @@ class EndRecord:
         Raises:
             ControlFileError: It is no end.
         """
-        with _reading(content, path) as record:
-            error, inputs = record["error"], mapping(record["inputs"])
+        with reading(content, path) as record:
+            inputs = mapping(record["inputs"])
             end = cls(
                 epoch=check_epoch(whole_number(record, "epoch"), path),
                 kind=EndKind(text(record, "kind")),
@@ -353,7 +374,7 @@ class EndRecord:
                 record=_digests(mapping(record["record"])),
                 inputs={path: whole_number(inputs, path) for path in inputs},
                 manifest=optional_text(record, "manifest"),
-                error=None if error is None else _failure(mapping(error)),
+                error=StepFailure.from_json(record["error"]),
             )
             check_write_id(record, end.write_id)
             if end.kind is EndKind.SUCCESS and end.error is not None:
@@ -403,6 +424,14 @@ class AttemptLog:
         """The file that asks an owner to stop."""
         return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.cancel"
 
+    def ready(self, epoch: int) -> str:
+        """The file by which a gang's first process lets the others begin."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.ready"
+
+    def done(self, epoch: int, rank: int) -> str:
+        """The file by which another process of a gang says that its body has ended."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.done-{rank}"
+
     @staticmethod
     def has_cancel(names: list[str], epoch: int) -> bool:
         """Whether a listing shows a request to cancel an epoch."""
@@ -430,40 +459,6 @@ class AttemptLog:
         return last, ended
 
 
-def _dump(record: dict[str, Any]) -> bytes:
-    return _ENCODER.encode(record).encode()
-
-
-@final
-class _reading:  # noqa: N801 - a context manager used as a statement
-    """Parses a control file, and turns whatever is wrong with it into a ControlFileError that names it."""
-
-    __slots__ = ("_content", "_path")
-
-    def __init__(self, content: bytes, path: str) -> None:
-        self._content = content
-        self._path = path
-
-    def __enter__(self) -> dict[str, Any]:
-        try:
-            return parsed_object(self._content)
-        except (ValueError, TypeError) as error:
-            raise self._corrupt(error) from error
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError)):
-            raise self._corrupt(error) from error
-
-    def _corrupt(self, error: Exception) -> ControlFileError:
-        return ControlFileError(
-            explain(
-                f"control file {self._path} is truncated or corrupt",
-                facts={"size": f"{len(self._content)} bytes", "problem": f"{type(error).__name__}: {error}"},
-                hint="restore it from a backup, or move the whole output away: the step is then built again",
-            )
-        )
-
-
 def _job(record: dict[str, Any]) -> JobIdentity:
     return JobIdentity(text(record, "name"), text(record, "cluster"), text(record, "digest"))
 
@@ -472,12 +467,3 @@ def _digests(record: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(record.get("fingerprint"), str | None):
         raise TypeError("the fingerprint is no text")
     return record
-
-
-def _failure(record: dict[str, Any]) -> StepFailure:
-    return StepFailure(
-        type=shown(record, "type"),
-        message=shown_lines(record, "message"),
-        phase=FailurePhase(text(record, "phase")),
-        traceback=shown_lines(record, "traceback"),
-    )

@@ -4,11 +4,13 @@ What is for people alone (hosts, times, messages) comes back printable, wherever
 protocol compares comes back as it was written.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, cast, final
 
+from marin_trace.errors import ControlFileError, explain
 from marin_trace.safe_text import on_one_line, printable
 from marin_trace.storage.bounded import parsed_json
 
@@ -16,21 +18,60 @@ __all__ = [
     "LONGEST_LEASE_S",
     "check_epoch",
     "check_write_id",
+    "dumped",
     "mapping",
     "number_of_seconds",
     "optional_count",
     "optional_text",
     "parsed_object",
+    "reading",
     "shown",
     "shown_lines",
     "text",
     "whole_number",
 ]
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 LONGEST_LEASE_S: Final = 30 * 24 * 3600.0
 """Nobody waits a month for an owner that is silent."""
 _LARGEST_NUMBER: Final = 1 << 62
 _NUMBERED_FILE: Final = re.compile(r"(?P<epoch>[0-9]{6,})\.[a-z]+")
+
+
+def dumped(record: dict[str, Any]) -> bytes:
+    """The content of a file that holds an object."""
+    return _ENCODER.encode(record).encode()
+
+
+@final
+class reading:  # noqa: N801 - a context manager used as a statement
+    """Parses a control file, and turns whatever is wrong with it into a ControlFileError that names it."""
+
+    __slots__ = ("_content", "_path")
+
+    def __init__(self, content: bytes, path: str) -> None:
+        self._content = content
+        self._path = path
+
+    def __enter__(self) -> dict[str, Any]:
+        try:
+            return parsed_object(self._content)
+        except (ValueError, TypeError) as error:
+            raise self._corrupt(error) from error
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, (KeyError, TypeError, ValueError)):
+            raise self._corrupt(error) from error
+
+    def _corrupt(self, error: Exception) -> ControlFileError:
+        return ControlFileError(
+            explain(
+                f"control file {self._path} is truncated or corrupt",
+                facts={"size": f"{len(self._content)} bytes", "problem": f"{type(error).__name__}: {error}"},
+                hint="restore it from a backup, or move the whole output away: the step is then built again",
+            )
+        )
 
 
 def parsed_object(content: bytes) -> dict[str, Any]:

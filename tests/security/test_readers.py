@@ -22,6 +22,7 @@ from marin_trace.errors import ArtifactError, ControlFileError, FlagError, Marin
 from marin_trace.runtime.artifact import Artifact
 from marin_trace.runtime.attempt import draft_claim
 from marin_trace.runtime.distributed_lock import distributed_lock
+from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.liveness import owner_is_gone
 from marin_trace.runtime.log_records import (
     AttemptLog,
@@ -53,6 +54,8 @@ RECORDS: dict[str, tuple[bytes, Callable[[bytes], object]]] = {
     "start": (StartRecord("n", "a", "h", 1, "p").to_bytes(), lambda content: StartRecord.from_bytes(content, "/o/s")),
     "cancel": (CancelRecord("me", "why").to_bytes(), lambda content: CancelRecord.from_bytes(content, "/o/c")),
     "end": (END.to_bytes(), lambda content: EndRecord.from_bytes(content, "/o/.executor/000001.end")),
+    "ready": (ReadyRecord("a", "host:1").to_bytes(), lambda content: ReadyRecord.from_bytes(content, "/o/r")),
+    "done": (DoneRecord("a", 1).to_bytes(), lambda content: DoneRecord.from_bytes(content, "/o/d")),
     "manifest": (
         b'{"epoch": 1, "files": [["a", 3, 1, "c", null, 0]]}',
         lambda content: Manifest.from_bytes(content, "/o/.executor/000001.manifest"),
@@ -106,6 +109,8 @@ def test_a_record_with_another_value_somewhere_is_refused_or_read(kind: str, dat
         ("end", {"error": {"type": "E", "message": "m", "phase": "body", "traceback": ""}}),
         ("end", {"inputs": {"/in": 1.5}}),
         ("start", {"attempt": "another"}),
+        ("ready", {"coordinator": "http://elsewhere/"}),
+        ("done", {"rank": 2}),
         ("manifest", {"epoch": 9}),
         ("manifest", {"files": [["a", "3", 1, "c", None, 0]]}),
     ],

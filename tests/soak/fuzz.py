@@ -30,7 +30,17 @@ from marin_trace.runtime.artifact import Artifact
 from marin_trace.runtime.attempt import draft_claim
 from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.driver import driver_for
-from marin_trace.runtime.log_records import AttemptLog, CancelRecord, HeartbeatRecord, JobIdentity, StartRecord
+from marin_trace.runtime.gang import failed_member, join_gang
+from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
+from marin_trace.runtime.log_records import (
+    AttemptLog,
+    CancelRecord,
+    FailurePhase,
+    HeartbeatRecord,
+    JobIdentity,
+    StartRecord,
+    StepFailure,
+)
 from marin_trace.runtime.maintenance import check_output, collect_garbage, evidence_of
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.protocol import observe, read_state
@@ -131,8 +141,11 @@ def _leave_open(output_path: str, job: JobIdentity | None) -> None:
     Path(log.heartbeat(1)).write_bytes(HeartbeatRecord(claim.nonce, 1, claim.nonce, 1.5).to_bytes())
     Path(log.cancel(1)).write_bytes(CancelRecord("me", "no reason").to_bytes())
     if job is not None:
-        start = StartRecord(claim.nonce, "attempt", claim.host, claim.pid, claim.process_nonce)
+        start = StartRecord(claim.nonce, "attempt", claim.host, claim.pid, claim.process_nonce, gang="gang")
         Path(log.start(1)).write_bytes(start.to_bytes())
+        Path(log.ready(1)).write_bytes(ReadyRecord("attempt", "host.example:1234").to_bytes())
+        failure = StepFailure("builtins.ValueError", "no", FailurePhase.BODY, "traceback")
+        Path(log.done(1, 1)).write_bytes(DoneRecord("attempt", 1, failure).to_bytes())
 
 
 def _control_files(output_path: str) -> Iterator[Path]:
@@ -177,8 +190,13 @@ def read_everything(victim: Victim, path: Path, refused: Counter[str]) -> str | 
 def _observe(output: str) -> None:
     driver, log = driver_for(output), AttemptLog(output)
     state = driver.run(read_state(log))
-    if state.claim is not None and state.claim.job is None:
+    if state.claim is None:
+        return
+    if state.claim.job is None:
         driver.run(observe(log, state.claim, draft_claim(lease_s=30.0), None))
+    else:
+        driver.run(join_gang(log, state.claim.job, "gang", 30.0, None))
+        driver.run(failed_member(log, state.claim, size=2))
 
 
 def run_batch(directory: Path, seed: int, number: int, count: int) -> dict[str, Any]:
