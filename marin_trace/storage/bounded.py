@@ -83,7 +83,7 @@ def read_regular_file(path: str, limit: int) -> bytes:
     try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
-            raise ControlFileError(explain(f"{path} is no regular file: it is not read"))
+            raise ControlFileError(explain(f"cannot read {path}: it is no regular file"))
         check_size(path, facts.st_size, limit)
         chunks: list[bytes] = []
         size = 0
@@ -106,7 +106,7 @@ def check_size(path: str, size: int, limit: int) -> None:
     if size > limit:
         raise ControlFileError(
             explain(
-                f"{path} is larger than {_size_text(limit)}: it is not read",
+                f"cannot read {path}: it is larger than {_size_text(limit)}",
                 hint="nothing that was written there is so large: move it away, or the whole output",
             )
         )

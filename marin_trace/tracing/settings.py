@@ -100,7 +100,7 @@ def check_settings(settings: StepSettings) -> None:
             complaint = f"the name of an environment variable is text, not {name!r}"
         elif type(value) is not str:
             complaint = (
-                f"env_vars[{name!r}] is text, not {value if isinstance(value, StepRef) else type(value).__name__}"
+                f"env_vars[{name!r}] is text, not {repr(value) if isinstance(value, StepRef) else type(value).__name__}"
             )
     if complaint:
         raise ConfigError(explain(complaint, at=user_location()))

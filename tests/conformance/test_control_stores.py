@@ -96,7 +96,7 @@ def test_no_more_is_read_than_was_asked_for(store: ControlStore, base: str, size
     if size <= 1000:
         assert store.get(f"{base}/file", limit=1000) == b"x" * size
         return
-    with pytest.raises(ControlFileError, match=rf"{base}/file is larger than 1000 bytes: it is not read"):
+    with pytest.raises(ControlFileError, match=rf"cannot read {base}/file: it is larger than 1000 bytes"):
         store.get(f"{base}/file", limit=1000)
 
 

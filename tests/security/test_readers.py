@@ -213,7 +213,10 @@ def test_a_huge_file_or_a_pipe_is_named_and_not_read(finished: str, reader: str,
     _without_end(reader, finished)
     path = find(finished)
     PLANTED[what](path)
-    with limited(20.0), pytest.raises(MarinTraceError, match=rf"{path} is (?:larger than \d+ MiB|no regular file)"):
+    with (
+        limited(20.0),
+        pytest.raises(MarinTraceError, match=rf"cannot read {path}: it is (?:larger than \d+ MiB|no regular file)"),
+    ):
         read(finished)
 
 
