@@ -12,9 +12,9 @@ from marin_trace.errors import ArtifactError, explain
 from marin_trace.runtime.artifact_annotations import check_serialisable_annotation
 from marin_trace.runtime.artifact_decoding import Decoder, read_plain
 from marin_trace.runtime.artifact_encoding import Encoder
-from marin_trace.storage.bounded import LARGEST_ARTIFACT, MAX_DEPTH, check_size, is_deeper, parsed_json
+from marin_trace.storage.bounded import LARGEST_ARTIFACT, MAX_DEPTH, is_deeper, parsed_json
 from marin_trace.storage.control_store import SUPPORTED_PROTOCOLS, patient_store_for
-from marin_trace.storage.files import join, open_data, protocol_of, write_bytes
+from marin_trace.storage.files import join, protocol_of, read_bytes, write_bytes
 
 __all__ = ["ARTIFACT_FILE", "Artifact", "check_serialisable_annotation"]
 
@@ -130,12 +130,9 @@ def _read(file: str) -> bytes | None:
     if protocol_of(file) in SUPPORTED_PROTOCOLS:
         return patient_store_for(file).get(file, limit=LARGEST_ARTIFACT)
     try:
-        with open_data(file) as stream:
-            content: bytes = stream.read(LARGEST_ARTIFACT + 1)
+        return read_bytes(file, limit=LARGEST_ARTIFACT)
     except FileNotFoundError:
         return None
-    check_size(file, len(content), LARGEST_ARTIFACT)
-    return content
 
 
 def _naming_file(error: ArtifactError, file: str) -> ArtifactError:

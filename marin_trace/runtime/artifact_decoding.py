@@ -31,12 +31,15 @@ from marin_trace.runtime.artifact_annotations import (
     unwrapped,
 )
 from marin_trace.runtime.artifact_encoding import TYPE_MARK, type_tag
+from marin_trace.storage.bounded import NO_LIMIT
 from marin_trace.storage.files import join, read_bytes
 
 __all__ = ["Decoder", "read_plain"]
 
 _ANNOTATED: Final[Any] = typing.Annotated
 _SCALARS: Final = (bool, int, float, str, bytes)
+_LARGEST_HEADER: Final = 1 << 20
+"""Bytes; of an array of a hundred fields it has some 3,000."""
 _ARRAY_FILE: Final = re.compile(r"\.artifact-[0-9a-f]{16}\.npy")
 
 
@@ -331,7 +334,7 @@ def _read_array(marked: Mapping[str, Any], output_path: str) -> Any:
         raise _corrupt("$array", name)
     file = join(output_path, name)
     try:
-        array = _array_in(read_bytes(file))
+        array = _array_in(read_bytes(file, limit=_largest_file(marked, dtype)))
     except (FileNotFoundError, ValueError, EOFError) as error:
         raise ArtifactError(explain(f"the array {file} is missing or corrupt: {error}")) from error
     if str(array.dtype) == dtype:
@@ -344,6 +347,21 @@ def _read_array(marked: Mapping[str, Any], output_path: str) -> Any:
     if recorded is None or recorded.itemsize != array.dtype.itemsize:
         raise ArtifactError(explain(f"the array {file} holds {array.dtype}, and not what was recorded: {dtype}"))
     return array.view(recorded)
+
+
+def _largest_file(marked: Mapping[str, Any], dtype: str) -> int:
+    """The bytes of an array's file, at most, by what the artifact says of it."""
+    import numpy as np
+
+    match marked.get("shape"):
+        case list() as shape if all(type(length) is int and length >= 0 for length in cast("list[Any]", shape)):
+            try:
+                itemsize = np.dtype(dtype).itemsize
+            except (TypeError, ValueError, SyntaxError):  # of ml_dtypes, or structured: NumPy does not know it by name
+                return NO_LIMIT
+            return min(NO_LIMIT, math.prod(cast("list[int]", shape)) * itemsize + _LARGEST_HEADER)
+        case _:
+            raise _corrupt("the shape of an array", marked.get("shape"))
 
 
 def _array_in(content: bytes) -> Any:

@@ -17,6 +17,7 @@ __all__ = [
     "LARGEST_INFO",
     "LARGEST_MANIFEST",
     "MAX_DEPTH",
+    "NO_LIMIT",
     "check_size",
     "is_deeper",
     "parsed_json",
@@ -31,10 +32,13 @@ LARGEST_MANIFEST: Final = 1 << 30
 """Bytes: some six million files."""
 LARGEST_ARTIFACT: Final = 256 << 20
 """Bytes of an artifact's JSON; arrays lie beside it. Saving refuses what loading would."""
+NO_LIMIT: Final = 1 << 62
+"""For data, whose size is its writer's affair."""
 MAX_DEPTH: Final = 100
 """Of objects and lists within each other: far from where Python's recursion ends."""
 
 _CHUNK: Final = 1 << 16
+_LARGEST_CHUNK: Final = 1 << 24
 
 
 def parsed_json(content: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
@@ -87,7 +91,7 @@ def read_regular_file(path: str, limit: int) -> bytes:
         check_size(path, facts.st_size, limit)
         chunks: list[bytes] = []
         size = 0
-        while chunk := os.read(descriptor, _CHUNK):
+        while chunk := os.read(descriptor, max(_CHUNK, min(facts.st_size, _LARGEST_CHUNK))):
             chunks.append(chunk)
             size += len(chunk)
             # It may grow while it is read, and files of the kernel do not tell their size.

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final, TypeVar
 
 from marin_trace.io import atomic_write, filesystem_for, is_local, local_path
-from marin_trace.storage.bounded import read_regular_file
+from marin_trace.storage.bounded import NO_LIMIT, check_size, read_regular_file
 
 logger = logging.getLogger(__name__)
 
@@ -85,17 +85,22 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part)])
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, *, limit: int = NO_LIMIT) -> bytes:
     """The content of one file.
+
+    Args:
+        path: Full path.
+        limit: Bytes; one more is an error.
 
     Raises:
         FileNotFoundError: Nothing lies there.
-        ControlFileError: It is no regular file.
+        ControlFileError: It is larger, or no regular file.
     """
     if is_local(path):
-        return read_regular_file(local_path(path), _NO_LIMIT)
-    filesystem, key = filesystem_for(path)
-    content: bytes = filesystem.cat_file(key)
+        return read_regular_file(local_path(path), limit)
+    with open_data(path) as stream:
+        content: bytes = stream.read(limit + 1)
+    check_size(path, len(content), limit)
     return content
 
 
@@ -224,7 +229,6 @@ def undisturbed(listing: Callable[[], T]) -> T:
     return listing()
 
 
-_NO_LIMIT: Final = 1 << 62
 _LISTING_TRIES: Final = 20
 _DELETERS: Final = 16
 

@@ -280,6 +280,16 @@ def test_an_array_is_read_only_from_beside_its_artifact(finished: str, tmp_path:
             Artifact.load(finished)
 
 
+def test_a_huge_array_is_not_read(finished: str) -> None:
+    (file,) = Path(finished).glob(".artifact-*.npy")
+    _make_huge(file)
+    with limited(5.0), pytest.raises(ControlFileError, match=rf"cannot read {file}: it is larger than 1 MiB"):
+        Artifact.load(finished)
+    Path(finished, ".artifact.json").write_text(json.dumps({"$array": file.name, "dtype": "float64", "shape": "x"}))
+    with pytest.raises(ArtifactError, match="the shape of an array cannot be 'x'"):
+        Artifact.load(finished)
+
+
 def test_an_array_s_header_cannot_ask_for_memory(finished: str) -> None:
     (file,) = Path(finished).glob(".artifact-*.npy")
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }".ljust(117) + b"\n"

@@ -314,7 +314,7 @@ def damaged_files(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("fuzz", "readers of damaged and forged files", damaged_files, weight=6),)
+SERIES = (Series("fuzz", "readers of damaged and forged files", damaged_files, weight=18),)
 
 
 def main(argv: Sequence[str]) -> None:
