@@ -353,15 +353,16 @@ def _largest_file(marked: Mapping[str, Any], dtype: str) -> int:
     """The bytes of an array's file, at most, by what the artifact says of it."""
     import numpy as np
 
-    match marked.get("shape"):
-        case list() as shape if all(type(length) is int and length >= 0 for length in cast("list[Any]", shape)):
-            try:
-                itemsize = np.dtype(dtype).itemsize
-            except (TypeError, ValueError, SyntaxError):  # of ml_dtypes, or structured: NumPy does not know it by name
-                return NO_LIMIT
-            return min(NO_LIMIT, math.prod(cast("list[int]", shape)) * itemsize + _LARGEST_HEADER)
-        case _:
-            raise _corrupt("the shape of an array", marked.get("shape"))
+    shape: Any = marked.get("shape")
+    if not isinstance(shape, list) or not all(
+        type(length) is int and length >= 0 for length in cast("list[Any]", shape)
+    ):
+        raise _corrupt("the shape of an array", shape)
+    try:
+        itemsize = np.dtype(dtype).itemsize
+    except (TypeError, ValueError, SyntaxError):  # of ml_dtypes, or structured: NumPy does not know it by name
+        return NO_LIMIT
+    return min(NO_LIMIT, math.prod(cast("list[int]", shape)) * itemsize + _LARGEST_HEADER)
 
 
 def _array_in(content: bytes) -> Any:
