@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO, Any, Final, TypeVar
 
+from marin_trace.errors import StorageError, explain
 from marin_trace.io import atomic_write, filesystem_for, is_local, local_path
 from marin_trace.storage.bounded import NO_LIMIT, check_size, read_regular_file
 
@@ -95,9 +96,15 @@ def read_bytes(path: str, *, limit: int = NO_LIMIT) -> bytes:
     Raises:
         FileNotFoundError: Nothing lies there.
         ControlFileError: It is larger, or no regular file.
+        StorageError: It cannot be read.
     """
     if is_local(path):
-        return read_regular_file(local_path(path), limit)
+        try:
+            return read_regular_file(local_path(path), limit)
+        except (FileNotFoundError, StorageError):
+            raise
+        except OSError as error:
+            raise StorageError(explain(f"cannot read {path}: {error.strerror or error}")) from error
     with open_data(path) as stream:
         content: bytes = stream.read(limit + 1)
     check_size(path, len(content), limit)

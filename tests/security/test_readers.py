@@ -18,7 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from marin_trace.errors import ArtifactError, ControlFileError, FlagError, MarinTraceError
+from marin_trace.errors import ArtifactError, ControlFileError, FlagError, MarinTraceError, StorageError
 from marin_trace.runtime.artifact import Artifact
 from marin_trace.runtime.attempt import draft_claim
 from marin_trace.runtime.distributed_lock import distributed_lock
@@ -287,6 +287,14 @@ def test_a_huge_array_is_not_read(finished: str) -> None:
         Artifact.load(finished)
     Path(finished, ".artifact.json").write_text(json.dumps({"$array": file.name, "dtype": "float64", "shape": "x"}))
     with pytest.raises(ArtifactError, match="the shape of an array cannot be 'x'"):
+        Artifact.load(finished)
+
+
+def test_an_array_that_is_a_link_to_itself_is_named(finished: str) -> None:
+    (file,) = Path(finished).glob(".artifact-*.npy")
+    file.unlink()
+    file.symlink_to(file.name)
+    with pytest.raises(StorageError, match=rf"cannot read {file}: Too many levels of symbolic links"):
         Artifact.load(finished)
 
 
