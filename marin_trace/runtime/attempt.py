@@ -52,6 +52,7 @@ from marin_trace.runtime.protocol import (
     release,
     require_lease,
 )
+from marin_trace.safe_text import redact_text
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import delete_files, list_files
 
@@ -65,6 +66,7 @@ __all__ = [
     "failure_of",
     "last_epoch_of",
     "previous_failure",
+    "traceback_of",
     "utc_now",
 ]
 
@@ -72,6 +74,8 @@ logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARACTERS: Final = 8_000
 """What is kept of a traceback: enough for some 80 frames, little enough for a control file."""
+_MESSAGE_CHARACTERS: Final = 100_000
+"""What is kept of a message: some hold the whole of what they complain of."""
 
 
 @final
@@ -322,8 +326,14 @@ def failure_of(error: BaseException, phase: FailurePhase) -> StepFailure:
     """An exception as the log keeps it."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    text = "".join(traceback.format_exception(error))
-    return StepFailure(name, _message_of(error), phase, text[-_TRACEBACK_CHARACTERS:])
+    # Redacted before it is cut: half a URL hides its credentials from whoever looks for them.
+    message = redact_text(_message_of(error))[:_MESSAGE_CHARACTERS]
+    return StepFailure(name, message, phase, traceback_of(error)[-_TRACEBACK_CHARACTERS:])
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an exception as it is kept: without the credentials of URLs and what has a secret name."""
+    return redact_text("".join(traceback.format_exception(error)))
 
 
 def utc_now() -> str:

@@ -10,9 +10,11 @@ once and fails no step.
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -24,6 +26,7 @@ from typing import IO, Any, Final, cast, final
 from marin_trace.errors import StorageError
 from marin_trace.io import own_process_log
 from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.safe_text import redact_text
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import is_local, local_path
 from marin_trace.storage.patient_store import PATIENCE_S
@@ -51,13 +54,14 @@ def existing_log(output_path: str, epoch: int | None) -> str | None:
     path = attempt_log_path(AttemptLog(output_path), epoch)
     if is_local(path):
         return path if os.path.isfile(local_path(path)) else None
+    directory, _, name = path.rpartition("/")
     try:
-        found = patient_store_for(path, patience_s=_LOOK_PATIENCE_S).get(path)
+        names = patient_store_for(path, patience_s=_LOOK_PATIENCE_S).list(directory)
     except StorageError as error:
         # The step's own error is on its way: where more is written down is little beside it.
         logger.warning(f"whether there is a log {path} is not known: {error}")
         return None
-    return path if found is not None else None
+    return path if name in names else None
 
 
 @contextlib.contextmanager
@@ -83,7 +87,7 @@ def captured(
     try:
         yield
     except Exception:
-        sink.write(traceback.format_exc())
+        sink.write(redact_text(traceback.format_exc()))
         raise
     finally:
         _sink.reset(token)
@@ -162,7 +166,8 @@ class _FileSink(_Sink):
     """A file on a disk of this machine: it can be followed while the step runs."""
 
     def _open(self) -> IO[str]:
-        return open(self._name, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+        descriptor = _opened_log(self._name)
+        return open(descriptor, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
 
     def _finish(self, stream: IO[str]) -> None:
         stream.close()
@@ -294,14 +299,14 @@ def _redirected(path: str, pointer: str) -> Generator[None, None, None]:
     _flush()
     saved = [(number, os.dup(number)) for number in (1, 2)]
     try:
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        target = _opened_log(path)
         for number, _ in saved:
             os.dup2(target, number)
         os.close(target)
         try:
             yield
         except Exception:
-            traceback.print_exc()
+            sys.stderr.write(redact_text(traceback.format_exc()))
             raise
         finally:
             _flush()
@@ -309,6 +314,16 @@ def _redirected(path: str, pointer: str) -> Generator[None, None, None]:
         for number, original in saved:
             os.dup2(original, number)
             os.close(original)
+
+
+def _opened_log(path: str) -> int:
+    """A log, to be appended to: never through a link, and never a pipe that nobody reads."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
 
 
 def _flush() -> None:

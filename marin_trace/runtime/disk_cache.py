@@ -140,6 +140,7 @@ class Cached(Generic[T]):
     def _unlocked(self, output_path: str) -> T:
         if driver_for(output_path).run(read_state(AttemptLog(output_path))).is_finished:
             return self._hit(output_path)
+        AttemptOptions().check_links(output_path)
         # Of several that run at the same time one commits, if the store can tell.
         check_store(AttemptLog(output_path).directory)
         value = self.fn(output_path)

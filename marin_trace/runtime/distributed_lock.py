@@ -162,8 +162,9 @@ class LockedCallable(Generic[T]):
     def _attempt(self, output_path: str, ticket: JobTicket | None, seat: GangSeat | None) -> T:
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
         log = AttemptLog(output_path)
-        check_store(log.directory)
         options = self.options
+        options.check_links(output_path)
+        check_store(log.directory)
         for retries_left in range(options.retries if ticket is None else ticket.retries, -1, -1):
             draft = draft_claim(
                 lease_s=options.lease_seconds,

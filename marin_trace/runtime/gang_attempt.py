@@ -24,9 +24,10 @@ from marin_trace.runtime.gang import (
     leave_done,
     read_end,
 )
+from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.job_protocol import Left
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper
-from marin_trace.runtime.log_records import AttemptLog, DoneRecord, FailurePhase, ReadyRecord, StepFailure
+from marin_trace.runtime.log_records import AttemptLog, FailurePhase, StepFailure
 from marin_trace.runtime.protocol import LEASE_FRACTION, Claimed
 from marin_trace.workers.gang import GangSeat
 

@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Final, Protocol
 
 from marin_trace.errors import PrefixError, explain
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE
 from marin_trace.storage.files import protocol_of
 from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
@@ -65,12 +66,16 @@ class ControlStore(Protocol):
         """Creates or replaces a file whole; a reader sees the old content or the new one."""
         ...
 
-    def get(self, path: str) -> bytes | None:
-        """The content, or None where nothing lies."""
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
+        """The content, or None where nothing lies.
+
+        Raises:
+            ControlFileError: It has more than ``limit`` bytes (no more are read), or is no regular file.
+        """
         ...
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
-        """The contents in order, None where nothing lies; concurrent where a request takes long."""
+        """The contents in order, None where nothing lies; concurrent where a request takes long. Bounded as `get`."""
         ...
 
     def list(self, directory: str) -> list[str]:
@@ -151,16 +156,24 @@ def check_supported(path: str) -> str:
     """The protocol of a path.
 
     Raises:
-        PrefixError: Chained, or of a protocol that this version has no control store for.
+        PrefixError: Chained, with credentials, or of a protocol that this version has no control store for.
     """
     if "::" in path:
         raise PrefixError(explain(f"chained URLs cannot hold outputs: {path}", hint="give the inner URL alone"))
     protocol = protocol_of(path)
+    if protocol != "file" and "@" in path.partition("://")[2].partition("/")[0]:
+        raise PrefixError(
+            explain(
+                f"{path} holds credentials, and paths are written into every record",
+                hint="give them to the store's library: its configuration file, or its environment variables",
+            )
+        )
     if protocol in SUPPORTED_PROTOCOLS:
         return protocol
+    why = ": it can only be read" if protocol.lower() in ("http", "https") else ""
     raise PrefixError(
         explain(
-            f"{protocol}:// cannot hold outputs: {path}",
+            f"{protocol}:// cannot hold outputs: {path}{why}",
             facts={"supported": "a local directory, gs://, s3:// or memory://"},
         )
     )

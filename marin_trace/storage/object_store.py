@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar, final
 
 from marin_trace.errors import StorageError, StoreRefusedError, StoreUnavailableError, explain
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE, check_size
 from marin_trace.storage.library_errors import AGAIN, REFUSED
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ __all__ = [
     "ObjectRequests",
     "StatusError",
     "is_on_internet_of",
+    "read_up_to",
 ]
 
 DEADLINE_S: Final = 15.0
@@ -67,7 +69,9 @@ class ObjectRequests(Protocol):
         """Creates or replaces an object."""
         ...
 
-    async def read(self, bucket: str, key: str) -> bytes: ...
+    async def read(self, bucket: str, key: str, limit: int) -> bytes:
+        """The content, as far as ``limit`` bytes."""
+        ...
 
     async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
         """The keys that begin so, without those that hold a further slash, and the token of the next page, if any."""
@@ -159,9 +163,9 @@ class ObjectControlStore:
         except _Answered as answer:
             raise self._told(_storage_error("write", path, answer)) from answer
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         """See `ControlStore.get`."""
-        return self._sync(lambda: self._read(path))
+        return self._sync(lambda: self._read(path, limit))
 
     def delete_exact(self, path: str) -> None:
         """See `ControlStore.delete_exact`."""
@@ -200,14 +204,16 @@ class ObjectControlStore:
             unknown = StoreUnavailableError(explain(f"cannot {what}: {type(error).__name__}: {error}"))
             raise self._told(known or unknown) from error
 
-    async def _read(self, path: str) -> bytes | None:
+    async def _read(self, path: str, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         bucket, key = _bucket_and_key(path)
         try:
-            return await self._within_deadline("read", path, lambda: self._requests.read(bucket, key))
+            content = await self._within_deadline("read", path, lambda: self._requests.read(bucket, key, limit + 1))
         except _Answered as answer:
             if answer.status == _NOT_FOUND:
                 return None
             raise self._told(_storage_error("read", path, answer)) from answer
+        check_size(path, len(content), limit)
+        return content
 
     async def _read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         gate = asyncio.Semaphore(CONCURRENCY)
@@ -243,6 +249,19 @@ class ObjectControlStore:
     def list(self, directory: str) -> list[str]:
         """See `ControlStore.list`: as many requests as there are thousands of names."""
         return self._sync(lambda: self._names(directory))
+
+
+async def read_up_to(limit: int, read: Callable[[int], Awaitable[bytes]]) -> bytes:
+    """The first bytes of a stream.
+
+    Args:
+        limit: How many.
+        read: Gives so many bytes of it or fewer, and none at its end.
+    """
+    content = bytearray()
+    while len(content) < limit and (chunk := await read(limit - len(content))):
+        content += chunk
+    return bytes(content)
 
 
 def is_on_internet_of(endpoint: str, domains: Sequence[str]) -> bool:

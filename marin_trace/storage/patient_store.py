@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from marin_trace.errors import StoreUnavailableError
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE
 
 if TYPE_CHECKING:
     from marin_trace.storage.control_store import ControlStore
@@ -62,9 +63,9 @@ class PatientStore:
         """See `ControlStore.put`."""
         self._insist(lambda: self._store.put(path, content))
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         """See `ControlStore.get`."""
-        return self._insist(lambda: self._store.get(path))
+        return self._insist(lambda: self._store.get(path, limit=limit))
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
         """See `ControlStore.get_many`."""

@@ -278,7 +278,7 @@ def test_a_token_counts_only_where_there_is_no_log(store: FakeStore, token: byte
     store.files[LOG.status_token] = token
     found = claim(store, "a")
     assert found == outcome or (outcome is None and isinstance(found, Claimed))
-    store.files = {LOG.claim(1): draft("z").to_bytes(), LOG.status_token: b"SUCCESS"}
+    store.files = {LOG.claim(1): replace(draft("z"), epoch=1).to_bytes(), LOG.status_token: b"SUCCESS"}
     assert isinstance(claim(store, "a"), Held)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
-from tests.soak import answers, jobs, keeper_kills, kills, liars, races, simulated, takeovers, writers
+from tests.soak import answers, fuzz, jobs, keeper_kills, kills, liars, races, simulated, takeovers, writers
 from tests.soak.places import Store, served
 from tests.soak.series import Outcome, Series, Terms
 
@@ -28,6 +28,7 @@ ALL = (
     *liars.SERIES,
     *writers.SERIES,
     *jobs.SERIES,
+    *fuzz.SERIES,
     # The last: it fills what time is left.
     simulated.PAIRS,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from marin_trace.runtime.keeper import dismiss_keeper
-from tests.soak import answers, keeper_kills, kills, races
+from tests.soak import answers, fuzz, keeper_kills, kills, races
 from tests.soak.__main__ import ALL, main
 from tests.soak.checks import Data
 from tests.soak.keeper_kills import Kind
@@ -32,6 +32,12 @@ def test_a_woken_launcher_cannot_commit_and_what_it_wrote_is_named(tmp_path: Pat
 
 def test_eight_launchers_with_skewed_clocks_run_each_step_once(tmp_path: Path, expected: Data) -> None:
     assert races.run_together(Terms(7, tmp_path), expected, 0) == []
+
+
+def test_damaged_files_are_refused_or_read(tmp_path: Path) -> None:
+    result = fuzz.run_in_process(Terms(7, tmp_path, share=0.01), 0)
+    assert (result["violations"], result["inputs"]) == ([], 1000)
+    assert sum(result["refused"].values()) > 500
 
 
 def test_the_faults_of_a_trial_are_a_function_of_its_seed() -> None:
