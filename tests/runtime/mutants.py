@@ -164,7 +164,6 @@ LAUNCHER_MUTANTS = [
     overwrite_at_commit,
     seal_skipped,
     impatient_observer,
-    sighting_without_epoch,
     no_heartbeat,
     save_after_fencing,
     release_before_death,

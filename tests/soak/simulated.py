@@ -121,7 +121,7 @@ def is_killed(mutate: Callable[[pytest.MonkeyPatch], None], seeds: range, with_j
 
 
 def mutants(terms: Terms) -> Outcome:
-    """R3, by schedules of other seeds than those of `make test`, in which ten more are killed by directed ones."""
+    """R3, by schedules of other seeds than those of `make test`, in which eleven more are killed by directed ones."""
     start = (terms.seed + 1) * SEEDS_EACH
     cases = [(mutate, range(start, start + 60_000), False) for mutate in LAUNCHER_MUTANTS]
     cases += [(mutate, range(start, start + 4_000), True) for mutate in JOB_MUTANTS]
