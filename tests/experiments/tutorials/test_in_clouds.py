@@ -1,4 +1,4 @@
-"""The tutorial hello_corpus in a cloud: several launchers at once, deaths among them, and a run that was copied."""
+"""Tutorials in a cloud: several launchers at once, deaths among them, and a run that was copied."""
 
 import re
 import signal
@@ -22,6 +22,7 @@ pytestmark = [
 ]
 
 LIMIT_S = 30.0
+TRAINING_LIMIT_S = 240.0
 STEPS = ("documents", "corpus", "statistics", "reports")
 ONCE = {step: [EndKind.SUCCESS] for step in STEPS}
 
@@ -36,6 +37,12 @@ class Scene:
     def launch(self, *, machine: int = 0, source: str = "stdlib/json", **environment: str) -> Launcher:
         flags = ("--lease_seconds", 3, "--source", source)
         return self.site.launch(*flags, machine=machine, environment=environment)
+
+    def launch_training(self, *, machine: int) -> Launcher:
+        """Of the model's tutorial, on a corpus that takes seconds."""
+        self.site.script = "experiments/tutorials/train_tiny_model_cpu.py"
+        flags = ("--lease_seconds", 20, "--source", "stdlib/email", "--train.minutes", 0.05, "--vocab_size", 512)
+        return self.site.launch(*flags, machine=machine)
 
     def await_beats(self, attempts: int) -> None:
         """Waits until so many attempts have sent a heartbeat."""
@@ -81,6 +88,17 @@ def test_three_launchers_at_once_run_each_step_once(scene: Scene) -> None:
     launchers = [scene.launch(machine=machine) for machine in range(3)]
     assert [code_of(launcher) for launcher in launchers] == [0] * 3, launchers[0].text()
     assert ends(scene.site) == ONCE
+    assert changes_named_by_verify(scene.site) == set()
+
+
+def test_a_model_is_trained_once_by_three_launchers_and_its_checkpoints_are_read_back(scene: Scene) -> None:
+    launchers = [scene.launch_training(machine=machine) for machine in range(3)]
+    codes = [await_exit(launcher, TRAINING_LIMIT_S * busy()) for launcher in launchers]
+    assert codes == [0] * 3, launchers[0].text()
+    found = ends(scene.site)
+    assert len(found) == 10
+    assert all(kinds == [EndKind.SUCCESS] for kinds in found.values())
+    assert all("bits per byte" in launcher.text() for launcher in launchers)
     assert changes_named_by_verify(scene.site) == set()
 
 
