@@ -26,6 +26,7 @@ from marin_trace.workers.client import JobRequest, JobStatus
 from marin_trace.workers.local_main import LOG_POINTER
 from marin_trace.workers.machine import Machine, this_machine
 from marin_trace.workers.overlay import overlay_for
+from marin_trace.workers.payload import pickled_call
 
 __all__ = ["LocalClient", "LocalHandle"]
 
@@ -66,13 +67,15 @@ class LocalClient:
 
         Raises:
             ResourcesUnavailableError: The job asks for what this machine does not have.
+            UnpicklableError: It captures what cannot be sent to another process.
             WorkerError: Its packages cannot be provided.
         """
         check_available(request, self._machine or this_machine())
+        payload = pickled_call(request.entrypoint, request.name)
         overlay = overlay_for(request.pip_dependency_groups)
         directory = Path(tempfile.mkdtemp(prefix="marin-trace-job-"))
         try:
-            process = _spawn(request, directory, overlay)
+            process = _spawn(request, payload, directory, overlay)
         except BaseException:
             shutil.rmtree(directory)
             raise
@@ -170,6 +173,8 @@ class LocalHandle:
             return error
         code = self._process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        if code == -signal.SIGKILL and not self._was_stopped:
+            how += " (where nobody did that, the machine was out of memory)"
         return self._failure(f"the process of {self._request.name} {how}")
 
     def _failure(self, summary: str) -> JobFailedError:
@@ -214,10 +219,7 @@ def _tail_of(path: str) -> str:
         return stream.read().decode(errors="replace")
 
 
-def _spawn(request: JobRequest, directory: Path, overlay: str | None) -> "subprocess.Popen[bytes]":
-    import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
-
-    payload: bytes = cloudpickle.dumps(request.entrypoint)  # pyright: ignore[reportUnknownMemberType]
+def _spawn(request: JobRequest, payload: bytes, directory: Path, overlay: str | None) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "marin_trace.workers.local_main", str(directory / "outcome")]
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(

@@ -1,11 +1,13 @@
-"""A base path in each kind of store, with the servers that stand for the clouds."""
+"""A base path in each kind of store, with the servers that stand for the clouds; and each engine that runs jobs."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from marin_trace.workers.local import LocalClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
+from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, skip_engine
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +41,29 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     found: Cloud = request.getfixturevalue(request.param)
     found.faults.clear()
     return f"{found.bucket}{tmp_path}"
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """One of the engines; skips where it cannot run here."""
+    request.node.user_properties.append((ENGINE_PROPERTY, request.param))
+    found: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return found
+
+
+@pytest.fixture(scope="session")
+def local_engine() -> Engine:
+    """Processes of this machine."""
+    return Engine("local", LocalClient(term_grace_s=5), restarts_lost_workers=False)
+
+
+@pytest.fixture(scope="session")
+def ray_engine() -> Engine:
+    """Not written yet."""
+    skip_engine("has no adapter")
+
+
+@pytest.fixture(scope="session")
+def fray_engine() -> Engine:
+    """Not written yet."""
+    skip_engine("has no adapter")
