@@ -164,13 +164,22 @@ class LocalHandle:
         status = self.status()
         if status is JobStatus.SUCCEEDED or not status.is_over:
             return None
+        raised = self.pickled_exception()
+        if raised is None:
+            return self.failure()
+        # Written by our own child, for us: what it raised keeps its type.
+        error: BaseException = pickle.loads(raised)  # noqa: S301
+        return error
+
+    def pickled_exception(self) -> bytes | None:
+        """What the call of a job that failed raised; None where its process did not leave that, or was out of time."""
+        outcome = self._directory / "outcome"
+        return outcome.read_bytes() if not self._timed_out and outcome.exists() else None
+
+    def failure(self) -> JobFailedError:
+        """How a job that has failed ended, as its process shows it."""
         if self._timed_out:
             return self._failure(f"{self._request.name} took longer than its timeout of {self._request.timeout:g} s")
-        outcome = self._directory / "outcome"
-        if outcome.exists():
-            # Written by our own child, for us: what it raised keeps its type.
-            error: BaseException = pickle.loads(outcome.read_bytes())  # noqa: S301
-            return error
         code = self._process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         if code == -signal.SIGKILL and not self._was_stopped:

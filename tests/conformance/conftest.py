@@ -1,13 +1,17 @@
 """A base path in each kind of store, with the servers that stand for the clouds; and each engine that runs jobs."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from marin_trace.workers.local import LocalClient
+from marin_trace.workers.ray import RayClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
 from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, skip_engine
+from tests.workers.ray_clusters import Node, ray_cluster
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +47,9 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{found.bucket}{tmp_path}"
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENGINES])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """One of the engines; skips where it cannot run here."""
+    """One of the engines; skips where it cannot run here. All tests of one share a process, and so its cluster."""
     request.node.user_properties.append((ENGINE_PROPERTY, request.param))
     found: Engine = request.getfixturevalue(f"{request.param}_engine")
     return found
@@ -58,12 +62,18 @@ def local_engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def ray_engine() -> Engine:
-    """Not written yet."""
-    skip_engine("has no adapter")
+def ray_engine() -> Iterator[Engine]:
+    """A Ray cluster of one node."""
+    with ray_cluster([Node(cpus=4)]):
+        yield Engine("ray", RayClient(), lose_worker=kill_parent)
 
 
 @pytest.fixture(scope="session")
 def fray_engine() -> Engine:
     """Not written yet."""
     skip_engine("has no adapter")
+
+
+def kill_parent(pid: int) -> None:
+    """Kills the process that started another: the actor that runs a job's process."""
+    os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
