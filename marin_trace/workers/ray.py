@@ -255,7 +255,7 @@ class RayHandle:
         self._callbacks: list[Callable[[], None]] = []
         self._listening = (actor.begun.remote(), actor.outcome.remote())
         begun, outcome = (reference.future() for reference in self._listening)
-        begun.add_done_callback(lambda answer: None if answer.exception() else self.note_beginning())
+        begun.add_done_callback(self._note_answer)
         outcome.add_done_callback(self._note_end)
 
     @property
@@ -323,6 +323,10 @@ class RayHandle:
 
     def forget(self) -> None:
         """See `JobHandle.forget`: nothing is left of a job whose end was heard."""
+
+    def _note_answer(self, answer: "Future[None]") -> None:
+        if answer.exception() is None:
+            self.note_beginning()
 
     def _note_end(self, answer: "Future[JobOutcome]") -> None:
         """Runs on a thread of Ray's."""

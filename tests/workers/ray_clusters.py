@@ -61,7 +61,7 @@ def ray_cluster(nodes: Sequence[Node]) -> Iterator[Any]:
     require_module("ray", "Ray")
     before = {name: os.environ.get(name) for name in (*_SETTINGS, "RAY_ADDRESS", "RAY_TMPDIR")}
     os.environ.update(_SETTINGS)
-    # Ray's sockets lie below it, and the path of a socket has 107 characters at most: pytest's directories are too deep.
+    # Ray's sockets lie below it, whose paths have 107 characters at most: pytest's own directories are too deep.
     directory = os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="r", dir="/tmp" if Path("/tmp").is_dir() else None)
     import ray
     from ray.cluster_utils import Cluster
