@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any, Final, final
 
 from marin_trace.workers.client import JobStatus
-from marin_trace.workers.gang import Gang
+from marin_trace.workers.gang import GangSeat
 from marin_trace.workers.ray_job import HEARD_S, UNHEARD_S, JobActor, JobCall, JobOutcome, MemberPlace
 
 __all__ = ["GangActor", "GangShape"]
@@ -149,9 +149,9 @@ class GangActor:
             # Several slices count their machines alike: as they were placed is slice by slice.
             order = list(range(len(members)))
         members = self._members = [members[n] for n in order]
-        attempt, coordinator = os.urandom(8).hex(), places[order[0]].address
-        gangs = [Gang(rank, len(members), coordinator, attempt) for rank in range(len(members))]
-        self._ray.get([member.start.remote(gang) for member, gang in zip(members, gangs, strict=True)])
+        attempt = os.urandom(8).hex()
+        seats = [GangSeat(rank, len(members), attempt, places[n].host) for rank, n in enumerate(order)]
+        self._ray.get([member.start.remote(seat) for member, seat in zip(members, seats, strict=True)])
         if not self._begun.done():
             self._begun.set_result(None)
         return self._watched(members)

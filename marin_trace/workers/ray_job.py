@@ -28,7 +28,7 @@ from typing import Any, Final, final
 
 from marin_trace.errors import JobFailedError, WorkerError, explain
 from marin_trace.workers.client import JobRequest, JobStatus
-from marin_trace.workers.gang import Gang
+from marin_trace.workers.gang import GangSeat
 from marin_trace.workers.local import LocalClient, LocalHandle
 from marin_trace.workers.overlay import overlay_of
 
@@ -89,8 +89,8 @@ class JobOutcome:
 class MemberPlace:
     """Where one process of a gang would run."""
 
-    address: str
-    """``host:port``, the port being free at this moment."""
+    host: str
+    """The address by which Ray reaches its machine."""
     tpu_worker: int | None
     """Which machine of its TPU slice it is, where Ray tells."""
 
@@ -147,12 +147,11 @@ class JobActor:
         ray = import_module("ray")
         labels: dict[str, str] = ray.get_runtime_context().get_node_labels()
         worker = labels.get("ray.io/tpu-worker-id")
-        address: str = ray.util.get_node_ip_address()
-        return MemberPlace(f"{address}:{_free_port()}", int(worker) if worker and worker.isdecimal() else None)
+        return MemberPlace(ray.util.get_node_ip_address(), int(worker) if worker and worker.isdecimal() else None)
 
-    async def start(self, gang: Gang) -> None:
+    async def start(self, seat: GangSeat) -> None:
         """Begins the process, as a member of a gang."""
-        self._start(gang.as_variables())
+        self._start(seat.to_environment())
 
     def _start(self, variables: Mapping[str, str]) -> None:
         threading.Thread(target=self._run, args=(variables,), name="job").start()
@@ -190,7 +189,9 @@ class JobActor:
             env_vars={**self._call.env_vars, **variables, "RAY_ADDRESS": _cluster_address()},
             timeout=self._call.timeout,
         )
-        return LocalClient(term_grace_s=self._call.term_grace_s).submit(request)
+        handle = LocalClient(term_grace_s=self._call.term_grace_s).submit(request)
+        assert isinstance(handle, LocalHandle)
+        return handle
 
 
 @final
@@ -265,10 +266,3 @@ def error_of(outcome: JobOutcome, name: str) -> Exception:
 def _cluster_address() -> str:
     address: str = import_module("ray").get_runtime_context().gcs_address
     return address
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        port: int = listener.getsockname()[1]
-        return port
