@@ -31,6 +31,7 @@ from marin_trace.workers.local_main import LOG_POINTER
 from marin_trace.workers.machine import Machine, this_machine
 from marin_trace.workers.overlay import overlay_for
 from marin_trace.workers.payload import pickled_call
+from marin_trace.workers.resources import ResourceConfig
 
 __all__ = ["LocalClient", "LocalGang", "LocalHandle"]
 
@@ -74,7 +75,7 @@ class LocalClient:
             UnpicklableError: It captures what cannot be sent to another process.
             WorkerError: Its packages cannot be provided.
         """
-        check_available(request, self._machine or this_machine())
+        self.check_placeable(request.name, request.resources)
         payload = pickled_call(request.entrypoint, request.name)
         overlay = overlay_for(request.pip_dependency_groups)
         size = request.resources.replicas
@@ -87,6 +88,14 @@ class LocalClient:
             handle = LocalGang(request.name, [self._start(_seated(request, seat), payload, overlay) for seat in seats])
         self._jobs[request.name] = handle
         return handle
+
+    def check_placeable(self, name: str, resources: ResourceConfig) -> None:
+        """Refuses what this machine does not have.
+
+        Raises:
+            ResourcesUnavailableError: It names what is missing and the flag to give.
+        """
+        check_available(name, resources, self._machine or this_machine())
 
     def _start(self, request: JobRequest, payload: bytes, overlay: str | None) -> "LocalHandle":
         directory = Path(tempfile.mkdtemp(prefix="marin-trace-job-"))
@@ -303,28 +312,27 @@ def _seated(request: JobRequest, seat: GangSeat) -> JobRequest:
     return replace(request, name=f"{request.name}-{seat.rank}", env_vars={**request.env_vars, **seat.to_environment()})
 
 
-def check_available(request: JobRequest, machine: Machine) -> None:
+def check_available(name: str, resources: ResourceConfig, machine: Machine) -> None:
     """Refuses what the machine does not have.
 
     Raises:
         ResourcesUnavailableError: It names what is missing and the flag to give.
     """
-    device = request.resources.device
+    device = resources.device
     if device is not None:
         present = machine.gpus if device.kind == "gpu" else machine.tpus
         if present < device.count:
             raise ResourcesUnavailableError(
                 explain(
-                    f"{request.name} asks for {device}, and this machine has {present or 'no'} {device.kind.upper()}",
+                    f"{name} asks for {device}, and this machine has {present or 'no'} {device.kind.upper()}",
                     hint="--cluster ray or --cluster fray runs it where there is one",
                 )
             )
-    ram = request.resources.ram_bytes
+    ram = resources.ram_bytes
     if ram is not None and machine.ram_bytes is not None and ram > machine.ram_bytes:
         raise ResourcesUnavailableError(
             explain(
-                f"{request.name} asks for {request.resources.ram} of memory, and this machine has "
-                f"{machine.ram_bytes / 10**9:.0f} GB",
+                f"{name} asks for {resources.ram} of memory, and this machine has {machine.ram_bytes / 10**9:.0f} GB",
                 hint="--cluster ray or --cluster fray runs it where there is more",
             )
         )

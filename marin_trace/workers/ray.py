@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -212,6 +213,7 @@ class RayClient:
         working_dir = self._working_dir or (str(project_directory() or os.getcwd()) if is_elsewhere else None)
         shipped = {"runtime_env": {"working_dir": working_dir, "excludes": _SHIPPED_WITHOUT}} if working_dir else {}
         try:
+            _check_listening(self._address or os.environ.get("RAY_ADDRESS") or "")
             with _own_signals():
                 ray.init(
                     self._address or "auto",
@@ -220,7 +222,7 @@ class RayClient:
                     logging_level=logging.WARNING,
                     **shipped,
                 )
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = self._address or os.environ.get("RAY_ADDRESS") or "on this machine"
             raise WorkerError(
                 explain(
@@ -340,6 +342,17 @@ class RayHandle:
             self._janitor.submit(partial(self._ray.kill, self._actor, no_restart=True))
         for callback in callbacks:
             callback()
+
+
+def _check_listening(address: str) -> None:
+    """Looks whether anybody is there, where the address says a port: Ray itself tries for minutes.
+
+    Raises:
+        OSError: Nobody is.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
 
 
 @contextmanager

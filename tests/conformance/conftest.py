@@ -61,7 +61,7 @@ def local_engine() -> Engine:
     return Engine("local", LocalClient(term_grace_s=5), restarts_lost_workers=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ray_engine() -> Iterator[Engine]:
     """A Ray cluster of one node."""
     with ray_cluster([Node(cpus=4)]):

@@ -33,6 +33,7 @@ class Node:
     resources: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
+    env_vars: Mapping[str, str] = field(default_factory=dict)
 
 
 def tpu_node(slice_name: str, worker: int, *, tpu_type: str, topology: str, chips: int = 4) -> Node:
@@ -48,7 +49,7 @@ def tpu_node(slice_name: str, worker: int, *, tpu_type: str, topology: str, chip
     resources = {"TPU": chips, slice_name: 1, f"accelerator_type:TPU-{generation.upper()}": 1}
     if worker == 0:
         resources[f"TPU-{tpu_type}-head"] = 1
-    return Node(resources=resources, labels=labels)
+    return Node(resources=resources, labels=labels, env_vars={"TPU_NAME": slice_name})
 
 
 @contextlib.contextmanager
@@ -76,6 +77,7 @@ def ray_cluster(nodes: Sequence[Node]) -> Iterator[Any]:
                 labels=dict(node.labels),
                 object_store_memory=_OBJECT_STORE_BYTES,
                 include_dashboard=False,
+                env_vars=dict(node.env_vars) or None,
             )
         os.environ["RAY_ADDRESS"] = cluster.address
         yield cluster
