@@ -60,8 +60,8 @@ def tpu_slice(tpu_type: str) -> TpuSlice:
         )
     generation, chips = matched["generation"], int(matched["number"]) // cores_per_chip
     single_host = _LARGEST_SINGLE_HOST.get(generation, _CHIPS_PER_HOST)
-    hosts = 1 if chips <= single_host else chips // _CHIPS_PER_HOST
-    if chips == 0 or int(matched["number"]) % cores_per_chip or (hosts > 1 and chips % _CHIPS_PER_HOST):
+    is_one_machine = chips <= single_host
+    if chips == 0 or int(matched["number"]) % cores_per_chip or not (is_one_machine or chips % _CHIPS_PER_HOST == 0):
         raise ConfigError(
             explain(
                 f"{tpu_type!r} is no TPU type: a machine of {generation} has "
@@ -69,4 +69,6 @@ def tpu_slice(tpu_type: str) -> TpuSlice:
                 hint=f'ResourceConfig.with_tpu("{generation}-{_CHIPS_PER_HOST * cores_per_chip}")',
             )
         )
-    return TpuSlice("v5e" if generation == "v5litepod" else generation, chips, hosts)
+    return TpuSlice(
+        "v5e" if generation == "v5litepod" else generation, chips, 1 if is_one_machine else chips // _CHIPS_PER_HOST
+    )
