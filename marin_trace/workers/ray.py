@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 _NAMESPACE: Final = "marin_trace"
 """Of the actors' names: jobs of all launchers find each other in it."""
 _RESTARTS: Final = 10
-"""How often Ray starts a job again whose worker it has lost. A machine whose preemption was announced does not count."""
+"""How often Ray starts a job again whose worker it has lost; losses by a preemption that was announced come on top."""
 _PART_BYTES: Final = 90_000
 """Ray keeps arguments up to 100 kB with the actor. Larger ones stay with the launcher, which may die."""
 _KEPT_BYTES: Final = 8_000_000

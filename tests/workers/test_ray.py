@@ -22,7 +22,7 @@ from marin_trace.workers.ray import RayClient
 from marin_trace.workers.resources import ResourceConfig
 from tests.conformance.test_workers import append, is_alive, lines_of, wait_until
 from tests.workers.engines import PATIENCE_S, ended
-from tests.workers.ray_clusters import Node, ray_cluster, tpu_node
+from tests.workers.ray_clusters import Node, RayCluster, ray_cluster, tpu_node
 from tests.workers.test_overlay import tiny_wheel
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -31,7 +31,7 @@ HALL = "ray.io/availability-zone"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster() -> Iterator[RayCluster]:
     """A head, and a TPU slice of two machines."""
     slice_nodes = [tpu_node("slice-a", worker, tpu_type="v5p-16", topology="2x2x2") for worker in (0, 1)]
     with ray_cluster([Node(resources={"accelerator_type:H100": 1}, gpus=8), *slice_nodes]) as cluster:
@@ -39,7 +39,7 @@ def cluster() -> Iterator[Any]:
 
 
 @pytest.fixture
-def client(cluster: Any) -> RayClient:
+def client(cluster: RayCluster) -> RayClient:
     return RayClient(term_grace_s=5)
 
 
@@ -198,19 +198,20 @@ def note_node_and_wait_the_first_time(path: str) -> None:
         threading.Event().wait()
 
 
-def test_a_job_whose_machine_vanishes_runs_again_on_another(cluster: Any, client: RayClient, tmp_path: Path) -> None:
-    nodes = [cluster.add_node(num_cpus=1, labels={HALL: "hall-7"}, object_store_memory=80 * 2**20) for _ in range(2)]
+def test_a_job_whose_machine_vanishes_runs_again_on_another(
+    cluster: RayCluster, client: RayClient, tmp_path: Path
+) -> None:
+    raylets = [cluster.add(Node(cpus=1, labels={HALL: "hall-7"})) for _ in range(2)]
     path = tmp_path / "nodes"
     call = functools.partial(note_node_and_wait_the_first_time, str(path))
     handle = submit(client, call, ResourceConfig.with_cpu(1, zone="hall-7"))
     wait_until(lambda: bool(lines_of(path)))
     pid, raylet = map(int, lines_of(path)[0].split())
-    (lost,) = [node for node in nodes if node.all_processes["raylet"][0].process.pid == raylet]
-    cluster.remove_node(lost, allow_graceful=False)
+    cluster.lose(raylet)
     assert ended(handle) is JobStatus.SUCCEEDED
     assert [line.split()[1] == str(raylet) for line in lines_of(path)] == [True, False]
     assert not is_alive(pid)
-    cluster.remove_node(next(node for node in nodes if node is not lost))
+    cluster.lose(next(other for other in raylets if other != raylet))
 
 
 def test_what_the_cluster_lacks_is_told_with_what_it_has(client: RayClient) -> None:
