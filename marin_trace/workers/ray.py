@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -48,6 +49,8 @@ _FIND_S: Final = 2.0
 """A job that is pending answers nothing, and lives."""
 _LISTENERS: Final = 1000
 """How many calls an actor answers side by side: each launcher that waits for it has two."""
+_SHOWN_LINES: Final = 10
+"""Of what Ray says."""
 _SHIPPED_WITHOUT: Final = ["/.git", "/.venv", "/marin-outputs", "__pycache__"]
 """Of the project's directory; what .gitignore names stays here as well."""
 
@@ -109,15 +112,15 @@ class RayClient:
             requirements=tuple(requirements),
             timeout=request.timeout,
             term_grace_s=self._term_grace_s,
-            paths=tuple(path or os.getcwd() for path in sys.path if "site-packages" not in path),
+            paths=_own_paths(),
             directory=os.getcwd(),
         )
         try:
             actor = _submitted(ray, request.resources, nodes, call, _parts(payload, request.name))
-        except ValueError as error:  # of Ray, for a name that is taken
-            raise WorkerError(explain(f"the Ray cluster has a job {request.name} already")) from error
-        except ray.exceptions.RayError as error:
-            raise WorkerError(explain(f"{request.name} cannot be submitted to Ray: {_first_line(error)}")) from error
+        except (ValueError, OSError, ray.exceptions.RayError) as error:
+            is_taken = isinstance(error, ValueError) and "already taken" in str(error)
+            why = "the cluster has a job of this name" if is_taken else _first_line(error)
+            raise WorkerError(explain(f"{request.name} cannot be submitted to Ray: {why}")) from error
         logger.info(f"{request.name} is submitted to Ray: {request.resources or 'cpu=1'}")
         return self._handle(request.name, actor)
 
@@ -128,7 +131,7 @@ class RayClient:
             actor = ray.get_actor(name, namespace=_NAMESPACE)
         except ValueError:
             return None
-        except ray.exceptions.RayError as error:
+        except (OSError, ray.exceptions.RayError) as error:
             raise WorkerError(explain(f"Ray does not answer about job {name}: {_first_line(error)}")) from error
         handle = self._handle(name, actor)
         try:
@@ -190,6 +193,7 @@ class RayClient:
             raise WorkerError(
                 explain(
                     f"no Ray cluster answers {where}: {_first_line(error)}",
+                    facts=str(error).splitlines()[1:_SHOWN_LINES],
                     hint="ray start --head, or --cluster ray://HOST:10001 for a cluster elsewhere",
                 )
             ) from error
@@ -284,7 +288,9 @@ class RayHandle:
             return None
         if isinstance(self._ending, JobOutcome):
             return error_of(self._ending, self._name)
-        return JobFailedError(explain(f"Ray has lost {self._name}: {_first_line(self._ending)}"))
+        return JobFailedError(
+            explain(f"Ray has lost {self._name}", facts=str(self._ending).splitlines()[:_SHOWN_LINES])
+        )
 
     def forget(self) -> None:
         """See `JobHandle.forget`: nothing is left of a job whose end was heard."""
@@ -305,6 +311,12 @@ class RayHandle:
             self._janitor.submit(partial(self._ray.kill, self._actor, no_restart=True))
         for callback in callbacks:
             callback()
+
+
+def _own_paths() -> tuple[str, ...]:
+    """Where this process finds modules that are not Python's own or installed: those the workers have themselves."""
+    installed = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return tuple(path or os.getcwd() for path in sys.path if not path.startswith(installed))
 
 
 def _check_fits(ray: Any, name: str, resources: ResourceConfig, nodes: Sequence[RayNode]) -> None:

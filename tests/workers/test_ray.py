@@ -104,7 +104,7 @@ def test_a_job_outlives_its_launcher_and_the_next_one_finds_it(
 def test_a_name_that_a_live_job_has_is_refused(client: RayClient) -> None:
     request = JobRequest(job_name("twice"), wait_for_ever, resources=ResourceConfig.with_cpu(0.1))
     handle = client.submit(request)
-    with pytest.raises(WorkerError, match=f"has a job {request.name} already"):
+    with pytest.raises(WorkerError, match=f"{request.name} cannot be submitted to Ray: the cluster has a job of this"):
         client.submit(request)
     handle.terminate()
     assert handle.status() is JobStatus.STOPPED
