@@ -78,7 +78,7 @@ class GangActor:
 
     async def begun(self) -> None:
         """Answers when all processes run, for the first time."""
-        await asyncio.wrap_future(self._begun)
+        await asyncio.shield(asyncio.wrap_future(self._begun))
 
     async def is_over(self) -> bool:
         """Whether the gang has ended."""
@@ -86,7 +86,8 @@ class GangActor:
 
     async def outcome(self) -> JobOutcome:
         """How the gang ended, once it has."""
-        outcome = await asyncio.wrap_future(self._outcome)
+        # Shielded: a caller that gives up must not cancel what others wait for.
+        outcome = await asyncio.shield(asyncio.wrap_future(self._outcome))
         self._is_heard.set()
         return outcome
 
@@ -97,7 +98,7 @@ class GangActor:
     async def stop(self) -> None:
         """Ends all processes; answers when they are gone."""
         self._is_stopped.set()
-        await asyncio.wrap_future(self._outcome)
+        await asyncio.shield(asyncio.wrap_future(self._outcome))
 
     def _run(self) -> None:
         outcome = self._attempts()

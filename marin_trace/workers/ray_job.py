@@ -113,6 +113,7 @@ class JobActor:
         self._handle: Future[LocalHandle] = Future()
         self._outcome: Future[JobOutcome] = Future()
         self._is_heard = threading.Event()
+        self._is_started = False
         self._this_actor: Any = import_module("ray").get_runtime_context().current_actor
         if not waits:
             self._start({})
@@ -127,7 +128,8 @@ class JobActor:
 
     async def outcome(self) -> JobOutcome:
         """How the job ended, once it has."""
-        outcome = await asyncio.wrap_future(self._outcome)
+        # Shielded: a caller that gives up must not cancel what others wait for.
+        outcome = await asyncio.shield(asyncio.wrap_future(self._outcome))
         self._is_heard.set()
         return outcome
 
@@ -137,10 +139,12 @@ class JobActor:
 
     async def stop(self) -> None:
         """Ends the process with all that it started; answers when they are gone."""
+        if not self._is_started:
+            return
         await self.begun()
         if not self._handle.exception():
             await asyncio.to_thread(self._handle.result().terminate)
-        await asyncio.wrap_future(self._outcome)
+        await asyncio.shield(asyncio.wrap_future(self._outcome))
 
     async def place(self) -> MemberPlace:
         """Where this member of a gang is."""
@@ -155,6 +159,7 @@ class JobActor:
         self._start(seat.to_environment())
 
     def _start(self, variables: Mapping[str, str]) -> None:
+        self._is_started = True
         threading.Thread(target=self._run, args=(variables,), name="job").start()
 
     def _run(self, variables: Mapping[str, str]) -> None:
