@@ -27,6 +27,7 @@
     ├── ArtifactError (ValueError)             an artifact cannot be saved or loaded
     ├── WorkerError (RuntimeError)             the process or cluster that should run a step
     │   ├── ResourcesUnavailableError          asks for what this place does not have
+    │   ├── UnpicklableError (TypeError)       a job's call cannot be sent to another process
     │   └── JobFailedError                     a job ended without its step having succeeded
     ├── RunError (RuntimeError)                a step cannot run, or not now
     │   ├── StepAlreadyDone                    another attempt has succeeded: read its output
@@ -83,6 +84,7 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "TraceError",
+    "UnpicklableError",
     "UnstableValueError",
     "WorkerError",
     "explain",
@@ -287,6 +289,13 @@ class ResourcesUnavailableError(WorkerError):
     """A step asks for what the chosen place does not have.
 
     Failing: ``with_tpu("v5p-8")`` on a laptop. Fixed: ``--cluster ray`` or ``--cluster fray``.
+    """
+
+
+class UnpicklableError(WorkerError, TypeError):
+    """What a job would call captures something that lives in the launcher's process alone.
+
+    Failing: a step with resources whose function uses an open file of the launcher. Fixed: it opens the file itself.
     """
 
 

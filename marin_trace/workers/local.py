@@ -30,6 +30,8 @@ from marin_trace.workers.gang import GangSeat
 from marin_trace.workers.local_main import LOG_POINTER
 from marin_trace.workers.machine import Machine, this_machine
 from marin_trace.workers.overlay import overlay_for
+from marin_trace.workers.payload import pickled_call
+from marin_trace.workers.resources import ResourceConfig
 
 __all__ = ["LocalClient", "LocalGang", "LocalHandle"]
 
@@ -70,25 +72,35 @@ class LocalClient:
 
         Raises:
             ResourcesUnavailableError: The job asks for what this machine does not have.
+            UnpicklableError: It captures what cannot be sent to another process.
             WorkerError: Its packages cannot be provided.
         """
-        check_available(request, self._machine or this_machine())
+        self.check_placeable(request.name, request.resources)
+        payload = pickled_call(request.entrypoint, request.name)
         overlay = overlay_for(request.pip_dependency_groups)
         size = request.resources.replicas
         if size == 1:
-            handle: LocalHandle | LocalGang = self._start(request, overlay)
+            handle: LocalHandle | LocalGang = self._start(request, payload, overlay)
         else:
             # One host: they reach each other on its loopback address.
             attempt = os.urandom(8).hex()
             seats = [GangSeat(rank, size, attempt, "127.0.0.1") for rank in range(size)]
-            handle = LocalGang(request.name, [self._start(_seated(request, seat), overlay) for seat in seats])
+            handle = LocalGang(request.name, [self._start(_seated(request, seat), payload, overlay) for seat in seats])
         self._jobs[request.name] = handle
         return handle
 
-    def _start(self, request: JobRequest, overlay: str | None) -> "LocalHandle":
+    def check_placeable(self, name: str, resources: ResourceConfig) -> None:
+        """Refuses what this machine does not have.
+
+        Raises:
+            ResourcesUnavailableError: It names what is missing and the flag to give.
+        """
+        check_available(name, resources, self._machine or this_machine())
+
+    def _start(self, request: JobRequest, payload: bytes, overlay: str | None) -> "LocalHandle":
         directory = Path(tempfile.mkdtemp(prefix="marin-trace-job-"))
         try:
-            process = _spawn(request, directory, overlay)
+            process = _spawn(request, payload, directory, overlay)
         except BaseException:
             shutil.rmtree(directory)
             raise
@@ -185,15 +197,26 @@ class LocalHandle:
         status = self.status()
         if status is JobStatus.SUCCEEDED or not status.is_over:
             return None
+        raised = self.pickled_exception()
+        if raised is None:
+            return self.failure()
+        # Written by our own child, for us: what it raised keeps its type.
+        error: BaseException = pickle.loads(raised)  # noqa: S301
+        return error
+
+    def pickled_exception(self) -> bytes | None:
+        """What the call of a job that failed raised; None where its process did not leave that, or was out of time."""
+        outcome = self._directory / "outcome"
+        return outcome.read_bytes() if not self._timed_out and outcome.exists() else None
+
+    def failure(self) -> JobFailedError:
+        """How a job that has failed ended, as its process shows it."""
         if self._timed_out:
             return self._failure(f"{self._request.name} took longer than its timeout of {self._request.timeout:g} s")
-        outcome = self._directory / "outcome"
-        if outcome.exists():
-            # Written by our own child, for us: what it raised keeps its type.
-            error: BaseException = pickle.loads(outcome.read_bytes())  # noqa: S301
-            return error
         code = self._process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+        if code == -signal.SIGKILL and not self._was_stopped:
+            how += " (where nobody did that, the machine was out of memory)"
         return self._failure(f"the process of {self._request.name} {how}")
 
     def _failure(self, summary: str) -> JobFailedError:
@@ -289,28 +312,27 @@ def _seated(request: JobRequest, seat: GangSeat) -> JobRequest:
     return replace(request, name=f"{request.name}-{seat.rank}", env_vars={**request.env_vars, **seat.to_environment()})
 
 
-def check_available(request: JobRequest, machine: Machine) -> None:
+def check_available(name: str, resources: ResourceConfig, machine: Machine) -> None:
     """Refuses what the machine does not have.
 
     Raises:
         ResourcesUnavailableError: It names what is missing and the flag to give.
     """
-    device = request.resources.device
+    device = resources.device
     if device is not None:
         present = machine.gpus if device.kind == "gpu" else machine.tpus
         if present < device.count:
             raise ResourcesUnavailableError(
                 explain(
-                    f"{request.name} asks for {device}, and this machine has {present or 'no'} {device.kind.upper()}",
+                    f"{name} asks for {device}, and this machine has {present or 'no'} {device.kind.upper()}",
                     hint="--cluster ray or --cluster fray runs it where there is one",
                 )
             )
-    ram = request.resources.ram_bytes
+    ram = resources.ram_bytes
     if ram is not None and machine.ram_bytes is not None and ram > machine.ram_bytes:
         raise ResourcesUnavailableError(
             explain(
-                f"{request.name} asks for {request.resources.ram} of memory, and this machine has "
-                f"{machine.ram_bytes / 10**9:.0f} GB",
+                f"{name} asks for {resources.ram} of memory, and this machine has {machine.ram_bytes / 10**9:.0f} GB",
                 hint="--cluster ray or --cluster fray runs it where there is more",
             )
         )
@@ -322,10 +344,7 @@ def _tail_of(path: str) -> str:
         return stream.read().decode(errors="replace")
 
 
-def _spawn(request: JobRequest, directory: Path, overlay: str | None) -> "subprocess.Popen[bytes]":
-    import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
-
-    payload: bytes = cloudpickle.dumps(request.entrypoint)  # pyright: ignore[reportUnknownMemberType]
+def _spawn(request: JobRequest, payload: bytes, directory: Path, overlay: str | None) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "marin_trace.workers.local_main", str(directory / "outcome")]
     with open(directory / "log", "wb") as log:
         process = subprocess.Popen(
