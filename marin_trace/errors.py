@@ -27,6 +27,7 @@
     ├── ArtifactError (ValueError)             an artifact cannot be saved or loaded
     ├── WorkerError (RuntimeError)             the process or cluster that should run a step
     │   ├── ResourcesUnavailableError          asks for what this place does not have
+    │   ├── UnpicklableError (TypeError)       a job's call cannot be sent to another process
     │   └── JobFailedError                     a job ended without its step having succeeded
     ├── RunError (RuntimeError)                a step cannot run, or not now
     │   ├── StepAlreadyDone                    another attempt has succeeded: read its output
@@ -39,14 +40,16 @@
     MarinTraceWarning (UserWarning)
 
 The message of each begins with a line that is complete alone and names the user's thing; then come the user's
-``file:line``, aligned facts, and a hint that is code. :func:`explain` lays them out. Every class pickles: none has an
-``__init__``.
+``file:line``, aligned facts, and a hint that is code. :func:`explain` lays them out, and takes terminal escapes and the
+credentials of URLs out of them. Every class pickles: none has an ``__init__``.
 
 What a step's own function raises is never wrapped: the exception keeps its type and traceback and gains notes.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from marin_trace.safe_text import printable, redact_text
 
 __all__ = [
     "ArtifactError",
@@ -81,6 +84,7 @@ __all__ = [
     "StoreRefusedError",
     "StoreUnavailableError",
     "TraceError",
+    "UnpicklableError",
     "UnstableValueError",
     "WorkerError",
     "explain",
@@ -103,7 +107,7 @@ def explain(
         hint: What to write instead, as code where possible.
 
     Returns:
-        The message, without a final newline.
+        The message, without a final newline: whatever was put into it is printable, and URLs in it hold no credentials.
 
     Example:
         >>> print(explain("cannot format <StepRef a>: it has no path yet", at="exp.py:3", hint="write `ref / 'x'`"))
@@ -122,7 +126,7 @@ def explain(
         lines += [f"  {fact}" for fact in facts]
     if hint is not None:
         lines += ["", f"hint: {hint}"]
-    return "\n".join(lines)
+    return redact_text(printable("\n".join(lines)))
 
 
 class MarinTraceError(Exception):
@@ -285,6 +289,13 @@ class ResourcesUnavailableError(WorkerError):
     """A step asks for what the chosen place does not have.
 
     Failing: ``with_tpu("v5p-8")`` on a laptop. Fixed: ``--cluster ray`` or ``--cluster fray``.
+    """
+
+
+class UnpicklableError(WorkerError, TypeError):
+    """What a job would call captures something that lives in the launcher's process alone.
+
+    Failing: a step with resources whose function uses an open file of the launcher. Fixed: it opens the file itself.
     """
 
 

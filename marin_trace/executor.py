@@ -15,7 +15,6 @@ from marin_trace.errors import (
     FingerprintChangedError,
     FlagError,
     MarinTraceError,
-    ResourcesUnavailableError,
     RunFailedError,
     explain,
 )
@@ -36,18 +35,20 @@ from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.records import field_differences, read_step_info
 from marin_trace.runtime.report import RunReport
 from marin_trace.runtime.run_plan import RunnableStep, collect_steps, plan_run
-from marin_trace.runtime.status import read_statuses
+from marin_trace.runtime.status import StepStatus, read_statuses
 from marin_trace.runtime.step_runner import StepRunner
+from marin_trace.safe_text import printable, redact_text
 from marin_trace.storage.files import join
-from marin_trace.workers.client import JobClient, current_client
-from marin_trace.workers.local import LocalClient
+from marin_trace.workers.client import current_client
+from marin_trace.workers.clusters import client_named
+from marin_trace.workers.placement import check_placeable
 
 logger = logging.getLogger(__name__)
 
 RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
-_TALKATIVE: Final = ("aiobotocore", "botocore")
-"""Libraries that tell with each client where its credentials were found."""
+_TALKATIVE: Final = ("aiobotocore", "botocore", "gcsfs")
+"""Libraries that tell with each client where its credentials were found, or with each file how it is read."""
 OUTPUT_CLOSED: Final = 141
 """Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 
@@ -114,16 +115,28 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
 def _show_log() -> None:
     """Shows the log of a script that has not arranged for it itself."""
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        handler = logging.StreamHandler()
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         for library in _TALKATIVE:
             logging.getLogger(library).setLevel(logging.WARNING)
+
+
+@final
+class _PlainFormatter(logging.Formatter):
+    """Shows the log as text and nothing else, whatever a file, a server or an exception has said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line, or lines."""
+        return redact_text(printable(super().format(record)))
 
 
 def _print_failures(failure: RunFailedError) -> None:
     for error in failure.exceptions:
         shown = traceback.TracebackException.from_exception(error)
         _hide_own_frames(shown)
-        print("".join(shown.format()), file=sys.stderr)
+        # Messages hold what files and servers have said.
+        print(redact_text(printable("".join(shown.format()))), file=sys.stderr)
     print(failure.message, file=sys.stderr)
 
 
@@ -164,6 +177,7 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport
             run_plan = plan_run(roots, options, statuses=statuses)
             shown = planned(run_plan, options, chosen.traced, chosen.spec_by_node, forced_through=forced)
             print(render_plan(shown), flush=True)
+        _check_placeable(roots, options, statuses)
         runner = StepRunner(options=options, statuses=statuses, resolve=_Resolver(lowered, prefix))
         return runner.run(
             roots, dry_run=flags.dry_run, force_run_failed=flags.force_run_failed, max_concurrent=flags.max_concurrent
@@ -253,7 +267,7 @@ def _selected(request: _Request, lowered: Lowered, flags: ExecutorFlags, prefix:
     return part, [*roots, *_as_specs(found.others)]
 
 
-def _as_specs(steps: Iterable[NamedStep]) -> list[StepSpec]:
+def _as_specs(steps: Iterable[NamedStep | RunnableStep]) -> list[StepSpec]:
     return [step for step in steps if isinstance(step, StepSpec)]
 
 
@@ -282,6 +296,16 @@ def _forced(flags: ExecutorFlags, lowered: Lowered, steps: Mapping[str, Runnable
     return {path: forced[path] for path in steps if path in forced}
 
 
+def _check_placeable(roots: Sequence[StepSpec], options: RunOptions, statuses: Mapping[str, StepStatus]) -> None:
+    """Refuses what is to run and cannot, where it would run: before anything is started."""
+    if not any(step.options.resources for step in _as_specs(collect_steps(roots).values())):
+        return
+    run_plan = plan_run(roots, options, statuses=statuses)
+    to_run = _as_specs(run_plan.steps[path] for path in run_plan.to_run)
+    asked = [(step.name, step.options.resources) for step in to_run if step.options.resources is not None]
+    check_placeable(asked, options.client)
+
+
 def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, forced: dict[str, int]) -> RunOptions:
     return RunOptions(
         force_run_failed=flags.force_run_failed,
@@ -289,23 +313,11 @@ def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, for
         lease_seconds=flags.lease_seconds,
         fail_fast=flags.fail_fast,
         allow_unsafe_store=flags.allow_unsafe_store,
-        client=_client(flags.cluster),
+        client=current_client() if flags.cluster is None else client_named(flags.cluster),
         prefix=prefix,
         records_path=flags.executor_info_base_path,
         description=flags.description or description,
     )
-
-
-def _client(cluster: str | None) -> JobClient | None:
-    match cluster:
-        case None:
-            return current_client()
-        case "local":
-            return LocalClient()
-        case _:
-            raise ResourcesUnavailableError(
-                explain(f"there is no cluster {cluster!r}", facts={"clusters": "local"}, hint="--cluster local")
-            )
 
 
 @final

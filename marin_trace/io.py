@@ -1,4 +1,4 @@
-"""What library code (layer 1) may import: atomic writes and the lease check. A leaf of marin_trace.
+"""What library code (layer 1) may import: atomic writes, the lease check, the gang. A leaf of marin_trace.
 
 Owns the ContextVars by which the runtime speaks to the code that it runs: `running_body` (this context runs a step's
 body), the lease check of the current attempt, and whether this process was started for one step. Outside a run they
@@ -9,11 +9,12 @@ import contextlib
 import os
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import IO, Any, final
 
 from marin_trace.errors import StorageError, explain
 
-__all__ = ["atomic_directory", "atomic_write", "check_lease"]
+__all__ = ["GangMember", "atomic_directory", "atomic_write", "check_lease", "gang_member"]
 
 _CLOUDS = ("gs://", "gcs://", "s3://")
 
@@ -25,6 +26,35 @@ lease_check: ContextVar[Callable[[], None] | None] = ContextVar("marin_trace_lea
 
 own_process_log: ContextVar[str | None] = ContextVar("marin_trace_own_process_log", default=None)
 """Set in a process that was started for one step: the file in which it notes where its output is kept."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GangMember:
+    """One of the processes that run a step together, on as many machines."""
+
+    rank: int
+    """From 0 to ``size - 1``."""
+    size: int
+    coordinator: str
+    """``host:port`` of rank 0, for whoever connects the processes. The port was free when the gang began."""
+
+
+gang_membership: ContextVar[GangMember | None] = ContextVar("marin_trace_gang_membership", default=None)
+"""What `gang_member` returns: set by the runtime around a body."""
+
+
+def gang_member() -> GangMember | None:
+    """Which of a gang's processes this one is; None where a step runs in one process, and outside a step.
+
+    Every process of a gang runs the body. What it writes to one place, one of them should write: rank 0.
+
+    Example:
+        >>> import jax  # doctest: +SKIP
+        >>> if (member := gang_member()) is not None:  # doctest: +SKIP
+        ...     jax.distributed.initialize(member.coordinator, member.size, member.rank)
+    """
+    return gang_membership.get()
 
 
 def check_lease() -> None:
@@ -75,6 +105,7 @@ def atomic_write(
 
     Raises:
         ValueError: Another mode.
+        StorageError: A chained URL, or one of a web server.
 
     Example:
         >>> with atomic_write("/tmp/marin-trace-doc/x.txt", "w") as stream:
@@ -82,7 +113,7 @@ def atomic_write(
     """
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write takes the modes 'w' and 'wb', not {mode!r}")
-    target = os.fspath(path)
+    target = _writable(os.fspath(path))
     temporary = _temporary_beside(target)
     try:
         with open(temporary, "x" + mode[1:], encoding=encoding or ("utf-8" if mode == "w" else None)) as stream:
@@ -118,7 +149,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Generator[str, None, None]
     """
     import shutil
 
-    target = os.fspath(path).rstrip("/")
+    target = _writable(os.fspath(path).rstrip("/"))
     temporary = _temporary_beside(target)
     os.mkdir(temporary)
     try:
@@ -145,6 +176,18 @@ def filesystem_for(path: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(path, **options)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
     except (ValueError, ImportError) as error:
         raise StorageError(explain(f"cannot open {path}: {error}")) from error
+
+
+def _writable(target: str) -> str:
+    """The target, unless it is a URL that nothing can be written to.
+
+    A chained one would be written into a cache, or to the end of a chain that somebody else has named.
+    """
+    if "://" in target and "::" in target:
+        raise StorageError(explain(f"cannot write {target}: it is a chained URL", hint="give the inner URL alone"))
+    if target.lower().startswith(("http://", "https://")):
+        raise StorageError(explain(f"cannot write {target}: a web server can only be read"))
+    return target
 
 
 def _temporary_beside(target: str) -> str:

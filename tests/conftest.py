@@ -5,6 +5,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from tests.workers.engines import engine_lines
+
 # No deadline: how long one example takes depends on what else the machine does.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
@@ -22,3 +24,12 @@ def pytest_configure() -> None:
     """Lets Ctrl-C reach the processes under test: a job in the background of a shell is started with it ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says which engines the tests ran on, and why others were left out."""
+    lines = engine_lines([report for reports in terminalreporter.stats.values() for report in reports])
+    if lines:
+        terminalreporter.section("engines")
+        for line in lines:
+            terminalreporter.write_line(line)

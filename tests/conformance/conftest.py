@@ -1,11 +1,17 @@
-"""A base path in each kind of store, with the servers that stand for the clouds."""
+"""A base path in each kind of store, with the servers that stand for the clouds; and each engine that runs jobs."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from marin_trace.workers.local import LocalClient
+from marin_trace.workers.ray import RayClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
+from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, parent_of, skip_engine
+from tests.workers.ray_clusters import Node, ray_cluster
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +45,35 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     found: Cloud = request.getfixturevalue(request.param)
     found.faults.clear()
     return f"{found.bucket}{tmp_path}"
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENGINES])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """One of the engines; skips where it cannot run here. All tests of one share a process, and so its cluster."""
+    request.node.user_properties.append((ENGINE_PROPERTY, request.param))
+    found: Engine = request.getfixturevalue(f"{request.param}_engine")
+    return found
+
+
+@pytest.fixture(scope="session")
+def local_engine() -> Engine:
+    """Processes of this machine."""
+    return Engine("local", LocalClient(term_grace_s=5), restarts_lost_workers=False)
+
+
+@pytest.fixture(scope="module")
+def ray_engine() -> Iterator[Engine]:
+    """A Ray cluster of one node."""
+    with ray_cluster([Node(cpus=4)]):
+        yield Engine("ray", RayClient(), lose_worker=kill_parent)
+
+
+@pytest.fixture(scope="session")
+def fray_engine() -> Engine:
+    """Not written yet."""
+    skip_engine("has no adapter")
+
+
+def kill_parent(pid: int) -> None:
+    """Kills the process that started another: the actor that runs a job's process."""
+    os.kill(parent_of(pid), signal.SIGKILL)

@@ -14,6 +14,7 @@ from marin_trace.runtime.job_protocol import enter_job
 from marin_trace.runtime.log_records import ClaimRecord, EndKind, EndRecord, JobIdentity
 from marin_trace.runtime.operations import Now, Put, Report, Submit, Terminate
 from marin_trace.runtime.protocol import Claimed, ClaimPolicy, Sighting
+from tests.runtime.mutants import sighting_without_epoch
 from tests.runtime.test_protocol import LOG, FakeStore
 
 JOB = JobIdentity("job", "sim", "digest")
@@ -228,3 +229,18 @@ def test_a_job_is_submitted_when_the_earlier_ones_are_gone() -> None:
         earlier_jobs_are_gone_before_the_next(
             mutant_of(job_protocol, "if word is EngineWord.GONE:\n                break", "break")
         )
+
+
+def a_later_epoch_of_the_same_owner_is_another_sight() -> None:
+    """A claimant that goes on from its own claim, ended before it was acknowledged, keeps its nonce."""
+    store = FakeStore()
+    seen = store.run(protocol.observe(LOG, claim(), claim("b"), None))
+    store.now = 120.0
+    assert not store.run(protocol.observe(LOG, claim(epoch=2), claim("b"), seen)).is_gone
+
+
+def test_what_was_seen_of_an_epoch_says_nothing_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_later_epoch_of_the_same_owner_is_another_sight()
+    sighting_without_epoch(monkeypatch)
+    with pytest.raises(AssertionError):
+        a_later_epoch_of_the_same_owner_is_another_sight()

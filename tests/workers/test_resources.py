@@ -47,5 +47,12 @@ def test_nothing_runs_on_nothing() -> None:
         ResourceConfig.with_gpu("H100", 0)
 
 
+def test_regions_are_several_and_kept_as_a_tuple() -> None:
+    assert ResourceConfig.with_cpu(1, regions=["us-east5", "us-central1"]).regions == ("us-east5", "us-central1")
+    with pytest.raises(ConfigError, match="regions='us-east5' is no list of regions") as caught:
+        ResourceConfig.with_cpu(1, regions="us-east5")
+    assert "hint: regions=['us-east5']" in str(caught.value)
+
+
 def test_equal_resources_are_equal_and_hash() -> None:
     assert len({ResourceConfig.with_cpu(2), ResourceConfig.with_cpu(2), ResourceConfig.with_cpu(3)}) == 2

@@ -11,13 +11,18 @@ items, so that an evaluation reads a third of the bytes. Below the training's ou
 Orbax and TensorStore check what they read in part: a changed byte within an array's data passes. So each checkpoint
 carries checksums of its arrays, taken on the devices that held them, and a checkpoint that does not have them any more
 counts as damaged.
+
+In an object store one process's checkpoints are copies of what Orbax has written to a local disk
+(`experiments.lib.train.checkpoint_mirror`). Those of several processes Orbax writes by itself, which it can to ``gs://``.
 """
 
 import json
 import logging
 import os
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, final
@@ -31,6 +36,7 @@ from orbax.checkpoint import checkpoint_managers
 from experiments.lib.files import read_text
 from experiments.lib.llama.config import LlamaConfig
 from experiments.lib.llama.model import Llama
+from experiments.lib.train.checkpoint_mirror import CheckpointMirror, fetched_checkpoint, mirrored_steps
 from experiments.lib.train.config import CheckpointPolicy
 from experiments.lib.train.train_step import TrainState
 from marin_trace.io import atomic_write
@@ -102,6 +108,7 @@ class Checkpoints:
 
     def __init__(self, output_path: str, policy: CheckpointPolicy) -> None:
         self.path = _directory(output_path)
+        self._mirror = _mirror_of(self.path)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [
@@ -116,7 +123,7 @@ class Checkpoints:
             # What an attempt that was killed while saving left behind.
             cleanup_tmp_directories=True,
         )
-        self._manager = ocp.CheckpointManager(self.path, options=options)
+        self._manager = ocp.CheckpointManager(self._mirror.directory if self._mirror else self.path, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -125,6 +132,8 @@ class Checkpoints:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._manager.close()
+        if self._mirror is not None:
+            self._mirror.close()
 
     @property
     def steps(self) -> list[int]:
@@ -136,6 +145,8 @@ class Checkpoints:
 
         Blocks while the arrays are copied to the host's memory: the state may be used up afterwards.
         """
+        if self._mirror is not None:
+            self._mirror.check()
         step = int(state.step)
         model, optimizer = arrays_by_name(state.model), _optimizer_arrays(state)
         progress = Progress(step, validation_loss, checksum(model), checksum(optimizer))
@@ -213,15 +224,18 @@ def load_parameters(output_path: str, step: int, abstract: Llama) -> Llama:
         DamagedCheckpointError: It cannot be read.
     """
     path = _directory(output_path)
+    if step not in (kept := saved_steps(output_path)):
+        raise FileNotFoundError(f"no checkpoint of step {step} in {path}; there are: {kept}")
     # A manager that only reads says so three times at WARNING.
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-        if step not in (kept := sorted(ocp.utils.checkpoint_steps(path))):
-            raise FileNotFoundError(f"no checkpoint of step {step} in {path}; there are: {kept}")
+    with (
+        ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer,
+        _readable(path, step) as directory,
+    ):
         args = ocp.args.Composite(
             model=ocp.args.StandardRestore(arrays_by_name(abstract)), progress=ocp.args.JsonRestore()
         )
         try:
-            restored = checkpointer.restore(f"{path}/{step}", args=args)
+            restored = checkpointer.restore(directory, args=args)
             _verify(f"{path}/{step}/model", restored.model, Progress(**restored.progress).model_checksum)
         except UNREADABLE as error:
             raise DamagedCheckpointError(
@@ -233,7 +247,8 @@ def load_parameters(output_path: str, step: int, abstract: Llama) -> Llama:
 
 def saved_steps(output_path: str) -> list[int]:
     """The steps of the whole checkpoints, in order, of a training that may have ended, still run, or not have begun."""
-    return sorted(ocp.utils.checkpoint_steps(_directory(output_path)))
+    path = _directory(output_path)
+    return mirrored_steps(path) if "://" in path else sorted(ocp.utils.checkpoint_steps(path))
 
 
 def checksum(arrays: Mapping[str, Array]) -> int:
@@ -307,6 +322,30 @@ def _validation_loss(metrics: Mapping[str, float]) -> float:
 
 def _directory(output_path: str) -> str:
     return f"{output_path if '://' in output_path else os.path.abspath(output_path)}/{CHECKPOINTS}"
+
+
+def _mirror_of(path: str) -> CheckpointMirror | None:
+    if "://" not in path:
+        return None
+    if jax.process_count() == 1:
+        return CheckpointMirror(path)
+    if not path.startswith("gs://"):
+        raise ValueError(
+            f"several processes cannot write checkpoints to {path}\n\n"
+            "hint: train in one process, or below a prefix in gs:// or on a disk that all of them reach"
+        )
+    return None
+
+
+@contextmanager
+def _readable(path: str, step: int) -> Generator[str, None, None]:
+    """Where the model of a checkpoint can be read."""
+    if "://" not in path or jax.process_count() > 1:
+        yield f"{path}/{step}"
+        return
+    with tempfile.TemporaryDirectory(prefix="checkpoint-") as directory:
+        fetched_checkpoint(f"{path}/{step}", directory, items=("model", "progress"))
+        yield directory
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,159 @@
+"""What a step costs that runs as a job, beside what its engine itself takes for a process.
+
+    python benchmarks/remote_steps.py              # 20 of each, twice
+    python benchmarks/remote_steps.py --count 500
+
+For each engine that is installed, in turn and as often as there are rounds, the least counts: *bare*, what the engine
+takes to start a process, hear of its end and let it go (locally an interpreter that does nothing; on Ray a detached
+actor with a name, since nothing less outlives its launcher); *jobs*, the same number of empty jobs of our client; and
+*steps*, a run of that many steps with resources, claimed, committed and recorded. Ray is started here, on loopback,
+with as many cores as this machine has; its warm tasks, which share processes, are shown for comparison.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from marin_trace import ResourceConfig, deferred, executor_main, output, step
+from marin_trace.workers.client import JobClient, JobRequest, job_name, use_client
+from marin_trace.workers.local import LocalClient
+from marin_trace.workers.machine import usable_cores
+
+ONE_CORE = ResourceConfig.with_cpu(1)
+
+
+def nothing(path: str) -> None:
+    """The body of a step that has none."""
+
+
+@step(name="step-{number}", resources=ONE_CORE)
+def empty_step(number: int) -> Any:
+    """One of many."""
+    return deferred(nothing, identity="benchmarks:nothing")(output())
+
+
+def run_steps(client: JobClient, count: int) -> None:
+    """A run of steps that are all to be built."""
+    with tempfile.TemporaryDirectory() as prefix, use_client(client):
+        executor_main(steps=[empty_step(number) for number in range(count)], argv=["--prefix", prefix])
+
+
+def run_job(client: JobClient) -> None:
+    """One empty job, awaited."""
+    handle = client.submit(JobRequest(job_name("bench"), int, resources=ONE_CORE))
+    while not handle.wait().is_over:
+        continue
+    if (error := handle.exception()) is not None:
+        raise error
+    handle.forget()
+
+
+def side_by_side(call: Callable[[], object], count: int, *, width: int) -> None:
+    """Makes a call many times, so many at once."""
+    with ThreadPoolExecutor(width) as pool:
+        for made in [pool.submit(call) for _ in range(count)]:
+            made.result()
+
+
+def bare_process() -> None:
+    """What a job needs at least on this machine."""
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+
+
+class BareActor:
+    """What a job needs at least on Ray."""
+
+    def work(self) -> None:
+        """Nothing."""
+
+
+def bare_actors(ray: Any, count: int) -> None:
+    """Detached actors that each do nothing, once."""
+    make = ray.remote(BareActor).options
+    actors = [make(name=job_name("bare"), lifetime="detached", num_cpus=1).remote() for _ in range(count)]
+    actor_by_answer = {actor.work.remote(): actor for actor in actors}
+    left = list(actor_by_answer)
+    while left:
+        done, left = ray.wait(left)
+        for answer in done:
+            ray.get(answer)
+            ray.kill(actor_by_answer[answer])
+
+
+@contextlib.contextmanager
+def own_ray() -> Iterator[Any]:
+    """Ray on this machine, without what it sends home."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+
+    ray.init(
+        num_cpus=usable_cores(),
+        namespace="benchmarks",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def measured(acts: dict[str, Callable[[], None]], count: int, rounds: int) -> None:
+    """Prints the least milliseconds of each act, made in turn, and how often the first that is."""
+    best = dict.fromkeys(acts, float("inf"))
+    for _ in range(rounds):
+        for name, act in acts.items():
+            began = time.perf_counter()
+            act()
+            best[name] = min(best[name], time.perf_counter() - began)
+    first = next(iter(best.values()))
+    for name, seconds in best.items():
+        print(f"{name:<32} {1000 * seconds / count:8.1f} ms each {seconds / first:8.2f} x", flush=True)
+
+
+def main() -> None:
+    """Measures the engines that are here."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=2)
+    given = parser.parse_args()
+    count, cores = given.count, usable_cores()
+    logging.getLogger("marin_trace").setLevel(logging.WARNING)
+    local = LocalClient()
+    acts = {
+        "local: bare process": functools.partial(side_by_side, bare_process, count, width=cores),
+        "local: jobs": functools.partial(side_by_side, functools.partial(run_job, local), count, width=cores),
+        "local: steps": functools.partial(run_steps, local, count),
+    }
+    measured(acts, count, given.rounds)
+    if importlib.util.find_spec("ray") is None:
+        print("Ray is not installed")
+        return
+    from marin_trace.workers.ray import RayClient
+
+    with own_ray() as ray:
+        client = RayClient()
+        warm = ray.remote(num_cpus=1)(lambda: 0)
+        acts = {
+            "ray: bare actor": functools.partial(bare_actors, ray, count),
+            "ray: jobs": functools.partial(side_by_side, functools.partial(run_job, client), count, width=count),
+            "ray: steps": functools.partial(run_steps, client, count),
+            "ray: warm task": lambda: ray.get([warm.remote() for _ in range(count)]),
+        }
+        measured(acts, count, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
