@@ -99,13 +99,6 @@ class Module:
         return layer_of(self.path)
 
     @cached_property
-    def is_of_framework(self) -> bool:
-        """Whether the file belongs to the package itself."""
-        return any(part in ("marin_trace", "execution") for part in self.path.resolve().parts[:-1]) and (
-            self.project.packages.is_framework(self.dotted)
-        )
-
-    @cached_property
     def dotted(self) -> str:
         """The module's name, as far as packages with ``__init__.py`` say."""
         path = self.path.resolve()

@@ -11,6 +11,8 @@ from marin_trace.migration.lint import lint_file, lint_files, lint_text
 from marin_trace.migration.module import Layer, Project, layer_of
 from marin_trace.migration.names import ROOT_NAMES, Packages
 from marin_trace.migration.rules.registry import RULES
+from marin_trace.migration.sources import python_files
+from tests.scripts import ROOT
 
 STEPS = """
 from dataclasses import dataclass, field, replace
@@ -254,7 +256,7 @@ def test_the_layer_is_where_a_file_lies_in_its_project(path: str, layer: Layer, 
 )
 def test_noqa_covers_what_ends_on_its_line(code: str | None, line: str, is_covered: bool) -> None:
     if code == "MT0":
-        # The beginning of a code is none: `# noqa: MT0` covers nothing that exists.
+        # The beginning of a code covers nothing that exists.
         is_covered = False
     codes = {finding.code for finding in findings_of(line.format("" if code is None else f": {code}"))}
     assert codes == (set() if is_covered else {"MT003"})
@@ -335,6 +337,10 @@ def test_many_files_over_processes_give_what_one_process_gives(tmp_path: Path) -
     findings = lint_files(paths)
     assert findings == sorted(finding for path in paths for finding in lint_file(path, Project()))
     assert len(findings) == 90
+
+
+def test_the_experiments_of_this_project_are_clean() -> None:
+    assert lint_files(python_files([str(ROOT / "experiments")])) == []
 
 
 def test_the_names_of_the_root_are_those_that_it_exports() -> None:
