@@ -289,22 +289,33 @@ def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, for
         lease_seconds=flags.lease_seconds,
         fail_fast=flags.fail_fast,
         allow_unsafe_store=flags.allow_unsafe_store,
-        client=_client(flags.cluster),
+        client=_client(flags.cluster, prefix),
         prefix=prefix,
         records_path=flags.executor_info_base_path,
         description=flags.description or description,
     )
 
 
-def _client(cluster: str | None) -> JobClient | None:
-    match cluster:
-        case None:
-            return current_client()
-        case "local":
+def _client(cluster: str | None, prefix: str) -> JobClient | None:
+    if cluster is None:
+        return current_client()
+    engine, _, address = cluster.partition("://")
+    match engine:
+        case "local" if not address:
             return LocalClient()
+        case "fray":
+            from marin_trace.workers.fray import FrayClient
+
+            # What a job raised has to reach this process: below the prefix, where steps' outputs do.
+            outcomes = None if prefix.startswith("memory://") else join(prefix, ".jobs")
+            return FrayClient(address or None, outcomes=outcomes)
         case _:
             raise ResourcesUnavailableError(
-                explain(f"there is no cluster {cluster!r}", facts={"clusters": "local"}, hint="--cluster local")
+                explain(
+                    f"there is no cluster {cluster!r}",
+                    facts={"clusters": "local, fray, fray://HOST:PORT, fray://CLUSTER"},
+                    hint="--cluster local",
+                )
             )
 
 

@@ -8,6 +8,7 @@ import pytest
 from marin_trace.workers.local import LocalClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
 from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, skip_engine
+from tests.workers.iris import iris_cluster, require_iris
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,18 @@ def ray_engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def fray_engine() -> Engine:
-    """Not written yet."""
-    skip_engine("has no adapter")
+def fray_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An Iris cluster in this process."""
+    require_iris()
+    from marin_trace.workers.fray import FrayClient
+
+    with iris_cluster(tmp_path_factory.mktemp("home")) as cluster:
+        client = FrayClient(cluster.address, outcomes=str(tmp_path_factory.mktemp("outcomes")))
+        yield Engine("fray", client, lose_worker=lambda pid: cluster.preempt(job_of(pid)))
+
+
+def job_of(pid: int) -> str:
+    """The name of the Iris job whose process this is."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    (task,) = (text.decode() for text in variables if text.startswith(b"IRIS_TASK_ID="))
+    return task.split("/")[-2]

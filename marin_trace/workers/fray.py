@@ -1,0 +1,353 @@
+"""`FrayClient`: jobs on an Iris cluster, through marin-fray. The way to TPU slices.
+
+Each job is an Iris job with a name of its own. It outlives its launcher, and another launcher finds it by its name. The
+status is asked for by one thread for all jobs (`marin_trace.workers.polling`); what a call raised comes back through a
+file that the job leaves (`marin_trace.workers.fray_main`). A preempted job is started again by Iris, on Iris's budget:
+it stays the same job, and that is said once each time.
+"""
+
+import atexit
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, final
+from weakref import WeakValueDictionary
+
+from marin_trace.errors import JobFailedError, ResourcesUnavailableError, WorkerError, explain
+from marin_trace.storage.files import delete_files, list_files, read_bytes
+from marin_trace.workers.client import JobRequest, JobStatus
+from marin_trace.workers.fray_engine import FrayEngine
+from marin_trace.workers.fray_main import outcome_path
+from marin_trace.workers.fray_package import FrayPackage, load_fray
+from marin_trace.workers.fray_request import fray_request
+from marin_trace.workers.outcome import unpacked_error
+from marin_trace.workers.overlay import project_directory
+from marin_trace.workers.polling import JobPoller
+from marin_trace.workers.resources import ResourceConfig
+
+__all__ = ["FrayClient", "FrayHandle"]
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 60.0
+"""For one question to the controller. Half a lease, so that a launcher can still give its claim back."""
+_LOG_LINES: Final = 200
+_SHOWN_LINES: Final = 20
+_GONE_S: Final = 60.0
+"""How long the processes of a terminated job may take to be gone."""
+_PAUSE_S: Final = 0.2
+_CLOSER_LOOKS_S: Final = (2.0, 10.0)
+"""After how long without news a pending job is asked what it waits for; from then on each minute."""
+_LATER_LOOKS_S: Final = 60.0
+_PREEMPTION_LOOKS_S: Final = 10.0
+"""Between two questions after preemptions: a job that is started again quickly is never seen pending."""
+
+
+@final
+class FrayClient:
+    """Runs jobs on an Iris cluster. Thread-safe."""
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        outcomes: str | None = None,
+        workspace: Path | None = None,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        """Makes a client; asks nothing of the cluster yet.
+
+        Args:
+            address: ``host:port`` or URL of a controller, or the name of a cluster that ``iris cluster list`` shows.
+                None: the client that was chosen with ``fray.current_client.set_current_client``, else the cluster
+                whose job this process is.
+            outcomes: A directory that launcher and jobs can reach, where a job leaves what its call raised. None: a
+                failure is told in the cluster's words.
+            workspace: The project that workers are given, at most 25 MB; default: the one around the working directory.
+            patience_s: After how many seconds without an answer the controller counts as out of reach.
+
+        Raises:
+            WorkerError: marin-fray is missing, too old, or another package; or no cluster is known.
+        """
+        self._package = load_fray()
+        self._address = address
+        self._outcomes = outcomes.rstrip("/") if outcomes else None
+        client = _chosen(self._package) if address is None else _connected(self._package, address, workspace)
+        self._engine = FrayEngine(self._package, client, patience_s=patience_s)
+        self._handles: WeakValueDictionary[str, FrayHandle] = WeakValueDictionary()
+        self._poller = JobPoller(self.name, self._look)
+        self._preemptions_due = 0.0
+
+    @property
+    def name(self) -> str:
+        """``fray``, with the address if one was given."""
+        return "fray" if self._address is None else f"fray://{self._address}"
+
+    @property
+    def is_local(self) -> bool:
+        """Its jobs are a cluster's."""
+        return False
+
+    def submit(self, request: JobRequest) -> "FrayHandle":
+        """Submits a job.
+
+        Raises:
+            ResourcesUnavailableError: The cluster never has what it asks for.
+            UnpicklableError: It captures what cannot be sent to another process.
+            WorkerError: The cluster does not answer or refuses; marin-fray is too old for what is asked.
+        """
+        asked = fray_request(self._package, request, outcomes=self._outcomes)
+        job_id = self._engine.submit(asked, request.resources)
+        logger.info(f"{request.name} is the Iris job {job_id}")
+        return self._watched(request.name, job_id, request.resources)
+
+    def find(self, name: str) -> "FrayHandle | None":
+        """See `JobClient.find`: asks the controller, whoever submitted the job."""
+        found = self._engine.find(name)
+        if found is None:
+            return None
+        job_id, status = found
+        handle = self._handles.get(job_id) or self._watched(name, job_id, None)
+        handle.learn(status)
+        return handle
+
+    def _watched(self, name: str, job_id: str, resources: ResourceConfig | None) -> "FrayHandle":
+        handle = FrayHandle(_Job(name, job_id, self._outcomes, resources), self._engine, self._poller)
+        self._handles[job_id] = handle
+        self._poller.watch(job_id, handle)
+        return handle
+
+    def _look(self, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
+        statuses = self._engine.statuses(job_ids)
+        if time.monotonic() >= self._preemptions_due:
+            self._preemptions_due = time.monotonic() + _PREEMPTION_LOOKS_S
+            self._look_for_preemptions([id_ for id_, status in statuses.items() if status is JobStatus.RUNNING])
+        return statuses
+
+    def _look_for_preemptions(self, running: Sequence[str]) -> None:
+        try:
+            counts = self._engine.preemptions(running)
+        except WorkerError as error:  # said for people only: the statuses count
+            logger.debug(f"{self.name} does not tell of preemptions: {error}")
+            return
+        for job_id, count in counts.items():
+            handle = self._handles.get(job_id)
+            if handle is not None:
+                handle.learn_preemptions(count)
+
+
+def _chosen(package: FrayPackage) -> Any:
+    """The client that marin-fray would use here, but for its fallback: threads that ignore what a job asks for."""
+    client = package.current.current_client()
+    if not isinstance(client, package.local.LocalClient):
+        return client
+    raise WorkerError(
+        explain(
+            "no cluster is chosen: marin-fray would run jobs as threads of this process, without their resources, "
+            "environment or retries",
+            hint="--cluster fray://HOST:PORT, or start this launcher as an Iris job; --cluster local for this machine",
+        )
+    )
+
+
+def _connected(package: FrayPackage, address: str, workspace: Path | None) -> Any:
+    connect: Any = import_module("iris.cli.connect")
+    is_url = "://" in address
+    url = address if is_url else f"http://{address}" if ":" in address else None
+    try:
+        endpoint = connect.connect_controller(controller_url=url, cluster_name=None if url else address)
+        atexit.register(endpoint.close)
+        iris = import_module("iris.client.client").IrisClient.remote(
+            endpoint.url, workspace=workspace or project_directory(), credentials=endpoint.credentials
+        )
+    except Exception as error:
+        said = getattr(error, "message", None) or f"{error}" or type(error).__name__
+        raise WorkerError(
+            explain(f"cannot connect to fray://{address}: {said}", hint="--cluster fray://HOST:PORT or fray://CLUSTER")
+        ) from error
+    return package.iris.FrayIrisClient.from_iris_client(iris)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Job:
+    name: str
+    id: str
+    """Iris's, with user and parent."""
+    outcomes: str | None
+    resources: ResourceConfig | None
+    """None: another launcher has submitted it."""
+
+
+@final
+class FrayHandle:
+    """An Iris job. Thread-safe."""
+
+    def __init__(self, job: _Job, engine: FrayEngine, poller: JobPoller) -> None:
+        self._job = job
+        self._name = job.name
+        self._engine = engine
+        self._poller = poller
+        self._status = JobStatus.PENDING
+        self._since = time.monotonic()
+        self._looks = 0
+        self._preemptions = 0
+        self._waits_for = ""
+        self._refusal: ResourcesUnavailableError | None = None
+        self._is_over = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    @property
+    def job_id(self) -> str:
+        """See `JobHandle.job_id`."""
+        return self._name
+
+    def status(self) -> JobStatus:
+        """See `JobHandle.status`: as the cluster last told, at most ten seconds ago if it answers."""
+        return self._status
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """See `JobHandle.wait`."""
+        self._is_over.wait(timeout)
+        return self._status
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Calls back once, on any thread, when the job has ended."""
+        with self._lock:
+            if not self._is_over.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def logs(self) -> str:
+        """See `JobHandle.logs`: the last 200 lines of all its processes."""
+        try:
+            return self._engine.logs(self._job.id, _LOG_LINES)
+        except WorkerError as error:
+            logger.warning(f"the log of {self._name} cannot be shown: {error}")
+            return ""
+
+    def terminate(self) -> None:
+        """See `JobHandle.terminate`.
+
+        Raises:
+            WorkerError: The controller does not answer.
+        """
+        if not self._is_over.is_set():
+            self._engine.terminate(self._job.id)
+            self._poller.hurry(self._job.id)
+            self.wait(_GONE_S)
+        until = time.monotonic() + _GONE_S
+        while self._status is JobStatus.STOPPED and self._engine.has_live_processes(self._job.id):
+            if time.monotonic() > until:
+                logger.warning(f"{self._name} was ended {_GONE_S:g} s ago, and its workers do not say so yet")
+                return
+            time.sleep(_PAUSE_S)
+
+    def exception(self) -> BaseException | None:
+        """See `JobHandle.exception`: itself, if the job could leave it; else in the cluster's words."""
+        if self._status is JobStatus.SUCCEEDED or not self._status.is_over:
+            return None
+        if self._refusal is not None:
+            return self._refusal
+        return self._left_exception() or self._failure()
+
+    def forget(self) -> None:
+        """Deletes what it left for its launcher; Iris keeps its own record."""
+        if self._job.outcomes is not None:
+            delete_files([file.path for file in list_files(_outcomes_of(self._job))])
+
+    # What the poller tells.
+
+    def learn(self, status: JobStatus) -> bool:
+        """See `PolledJob.learn`."""
+        if status is not self._status:
+            self._since, self._looks = time.monotonic(), 0
+        if self._status is JobStatus.RUNNING and status is JobStatus.PENDING:
+            logger.warning(f"{self._name} waits for a machine again: its own was taken away")
+        self._status = status
+        if status is JobStatus.PENDING:
+            self._look_closer()
+        if self._status.is_over:
+            self._tell()
+        return self._status.is_over
+
+    def learn_preemptions(self, count: int) -> None:
+        """Says each time that the job's machines were taken away."""
+        if count > self._preemptions:
+            logger.warning(f"{self._name} was preempted, for the {count}. time: the cluster has started it again")
+        self._preemptions = count
+
+    def _look_closer(self) -> None:
+        """Says what a job waits for, and ends one that would wait for ever."""
+        after = _CLOSER_LOOKS_S[self._looks] if self._looks < len(_CLOSER_LOOKS_S) else _LATER_LOOKS_S
+        if time.monotonic() < self._since + after:
+            return
+        # The next look counts from this one.
+        self._looks, self._since = self._looks + 1, time.monotonic()
+        try:
+            account = self._engine.account(self._job.id)
+            if account.never_runs_because is not None:
+                self._engine.terminate(self._job.id)
+                self._refusal = self._engine.refusal(self._name, self._job.resources, account.never_runs_because)
+                self._status = JobStatus.FAILED
+        except WorkerError as error:  # it is asked again
+            logger.debug(f"{self._name}: why it is pending is not told: {error}")
+            return
+        if account.waits_for != self._waits_for:
+            self._waits_for = account.waits_for
+            logger.info(f"{self._name} is pending: {' '.join(account.waits_for.split())}")
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._is_over.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    # How it ended.
+
+    def _left_exception(self) -> BaseException | None:
+        """What its lowest rank that failed has left."""
+        if self._job.outcomes is None:
+            return None
+        try:
+            paths = sorted((file.path for file in list_files(_outcomes_of(self._job))), key=_rank)
+            return unpacked_error(read_bytes(paths[0])) if paths else None
+        except Exception as error:  # noqa: BLE001 - a store that fails, a type that is not here: then in words
+            logger.warning(f"what {self._name} raised cannot be read: {error!r}")
+            return None
+
+    def _failure(self) -> JobFailedError:
+        try:
+            account = self._engine.account(self._job.id)
+            how, said = _how(account.exit_code), account.message
+        except WorkerError as error:
+            how, said = f"ended as {self._status}", str(error)
+        facts = [*([f"Iris says: {said.splitlines()[-1]}"] if said else []), *self.logs().splitlines()[-_SHOWN_LINES:]]
+        return JobFailedError(explain(f"the process of {self._name} {how or f'ended as {self._status}'}", facts=facts))
+
+
+def _outcomes_of(job: _Job) -> str:
+    return outcome_path(job.outcomes or "", job.name, 0).rpartition("/")[0]
+
+
+def _rank(path: str) -> int:
+    return int(path.rpartition("/")[2])
+
+
+def _how(exit_code: int | None) -> str | None:
+    """What an exit code means, as Iris tells it: of a container, or of a process."""
+    if exit_code is None:
+        return None
+    number = -exit_code if exit_code < 0 else exit_code - 128
+    if 0 < number < signal.NSIG and number in signal.valid_signals():
+        memory = " (where nobody did that, the machine was out of memory)" if number == signal.SIGKILL else ""
+        return f"was killed by {signal.Signals(number).name}{memory}"
+    return f"exited with code {exit_code}"
