@@ -46,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
-_TALKATIVE: Final = ("aiobotocore", "botocore")
-"""Libraries that tell with each client where its credentials were found."""
+_TALKATIVE: Final = ("aiobotocore", "botocore", "finelog", "fray", "iris", "rigging")
+"""Libraries that tell with each client where it connects to, and where its credentials were found."""
 OUTPUT_CLOSED: Final = 141
 """Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 

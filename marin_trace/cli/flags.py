@@ -47,7 +47,7 @@ class ExecutorFlags:
     executor_info_base_path: str | None = None
     """Where run records go (default: experiments/ under the prefix)."""
     cluster: str | None = None
-    """Where steps with resources run: local."""
+    """Where steps with resources run: local, fray, fray://HOST:PORT, fray://CLUSTER."""
     lease_seconds: float = 120.0
     """How long another launcher must be silent before its step is taken over."""
     allow_unsafe_store: bool = False

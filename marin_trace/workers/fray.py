@@ -156,14 +156,10 @@ def _chosen(package: FrayPackage) -> Any:
 
 
 def _connected(package: FrayPackage, address: str, workspace: Path | None) -> Any:
-    connect: Any = import_module("iris.cli.connect")
-    is_url = "://" in address
-    url = address if is_url else f"http://{address}" if ":" in address else None
     try:
-        endpoint = connect.connect_controller(controller_url=url, cluster_name=None if url else address)
-        atexit.register(endpoint.close)
+        url, credentials = _way_to(address)
         iris = import_module("iris.client.client").IrisClient.remote(
-            endpoint.url, workspace=workspace or project_directory(), credentials=endpoint.credentials
+            url, workspace=workspace or project_directory(), credentials=credentials
         )
     except Exception as error:
         said = getattr(error, "message", None) or f"{error}" or type(error).__name__
@@ -171,6 +167,19 @@ def _connected(package: FrayPackage, address: str, workspace: Path | None) -> An
             explain(f"cannot connect to fray://{address}: {said}", hint="--cluster fray://HOST:PORT or fray://CLUSTER")
         ) from error
     return package.iris.FrayIrisClient.from_iris_client(iris)
+
+
+def _way_to(address: str) -> tuple[str, Any]:
+    """The URL of a controller, and what to show there. A cluster that is named is reached by its own configuration."""
+    if "://" not in address and ":" not in address:
+        endpoint: Any = import_module("iris.cli.connect").connect_controller(cluster_name=address)
+        atexit.register(endpoint.close)
+        return endpoint.url, endpoint.credentials
+    url = address if "://" in address else f"http://{address}"
+    manifest: Any = import_module("rigging.cluster_manifest")
+    name = import_module("rigging.credential_store").cluster_name_from_url(url)
+    unfronted = manifest.ClusterAuth(manifest.AuthProvider.NONE)
+    return url, import_module("rigging.credentials").credentials_for(name, unfronted)
 
 
 @final

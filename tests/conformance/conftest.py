@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from marin_trace.workers.fray import FrayClient
 from marin_trace.workers.local import LocalClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
 from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, skip_engine
-from tests.workers.iris import iris_cluster, require_iris
+from tests.workers.iris_site import IrisCluster
 
 
 @pytest.fixture(scope="module")
@@ -65,14 +66,10 @@ def ray_engine() -> Engine:
 
 
 @pytest.fixture(scope="session")
-def fray_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """An Iris cluster in this process."""
-    require_iris()
-    from marin_trace.workers.fray import FrayClient
-
-    with iris_cluster(tmp_path_factory.mktemp("home")) as cluster:
-        client = FrayClient(cluster.address, outcomes=str(tmp_path_factory.mktemp("outcomes")))
-        yield Engine("fray", client, lose_worker=lambda pid: cluster.preempt(job_of(pid)))
+def fray_engine(iris: IrisCluster, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An Iris cluster of this machine."""
+    client = FrayClient(iris.address, outcomes=str(tmp_path_factory.mktemp("outcomes")))
+    return Engine("fray", client, lose_worker=lambda pid: iris.preempt(job_of(pid)))
 
 
 def job_of(pid: int) -> str:

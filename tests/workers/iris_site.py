@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marin_trace.workers.client import JobHandle
 from tests.workers.engines import require_module, skip_engine
 
 ROOT = Path(__file__).parents[2]
 SLICE_TYPE = "v5p-16"
 """Of the slices that the cluster has: two machines of four chips."""
 MACHINES = 2
+WRONG_SLICE_TYPE = "v5litepod-16"
+"""Of slices that the cluster has with the wrong number of machines: Iris takes such a job and never places it."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,6 @@ class IrisCluster:
         """The names of all jobs that were ever submitted."""
         return [str(job.job_id).rpartition("/")[2] for job in self.iris.list_jobs()]
 
-    def attempts(self, handle: JobHandle) -> list[int]:
-        """How often each process of a job was started."""
-        return [len(task.attempts) for task in self.iris.list_tasks(self.job_id(handle.job_id))]
-
 
 def require_iris() -> None:
     """Skips the test where marin-fray and Iris's controller cannot be installed or are not."""
@@ -86,7 +83,7 @@ def iris_cluster(directory: Path) -> Iterator[IrisCluster]:
     }
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.workers.iris"],
+            [sys.executable, "-m", "tests.workers.iris_site"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -114,7 +111,11 @@ def main() -> None:
     )
     from iris.cluster.lifecycle import connect_cluster  # pyright: ignore[reportMissingImports]
 
-    groups = {"processors": _group("processors", "cpu"), "slices": _group("slices", "tpu", SLICE_TYPE, MACHINES)}
+    groups = {
+        "processors": _group("processors", "cpu"),
+        "slices": _group("slices", "tpu", SLICE_TYPE, MACHINES),
+        "wrong": _group("wrong", "tpu", WRONG_SLICE_TYPE, MACHINES),
+    }
     with connect_cluster(make_local_config(IrisClusterConfig(name="marin-trace-test", scale_groups=groups))) as url:
         print(url, flush=True)
         sys.stdin.read()
