@@ -29,7 +29,7 @@ tutorial: $(VENV)/.installed-experiments
 	@$(BIN)/python experiments/tutorials/train_tiny_model_cpu.py $(ARGS)
 
 test: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check .
@@ -45,7 +45,7 @@ bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/.installed-dev
-	@$(BIN)/python -m pytest -n 2 -m slow
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 	@$(BIN)/python -m tests.soak $(ARGS)
 
 clean:

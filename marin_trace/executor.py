@@ -15,7 +15,6 @@ from marin_trace.errors import (
     FingerprintChangedError,
     FlagError,
     MarinTraceError,
-    ResourcesUnavailableError,
     RunFailedError,
     explain,
 )
@@ -36,11 +35,12 @@ from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.records import field_differences, read_step_info
 from marin_trace.runtime.report import RunReport
 from marin_trace.runtime.run_plan import RunnableStep, collect_steps, plan_run
-from marin_trace.runtime.status import read_statuses
+from marin_trace.runtime.status import StepStatus, read_statuses
 from marin_trace.runtime.step_runner import StepRunner
 from marin_trace.storage.files import join
-from marin_trace.workers.client import JobClient, current_client
-from marin_trace.workers.local import LocalClient
+from marin_trace.workers.client import current_client
+from marin_trace.workers.clusters import client_named
+from marin_trace.workers.placement import check_placeable
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +164,7 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport
             run_plan = plan_run(roots, options, statuses=statuses)
             shown = planned(run_plan, options, chosen.traced, chosen.spec_by_node, forced_through=forced)
             print(render_plan(shown), flush=True)
+        _check_placeable(roots, options, statuses)
         runner = StepRunner(options=options, statuses=statuses, resolve=_Resolver(lowered, prefix))
         return runner.run(
             roots, dry_run=flags.dry_run, force_run_failed=flags.force_run_failed, max_concurrent=flags.max_concurrent
@@ -253,7 +254,7 @@ def _selected(request: _Request, lowered: Lowered, flags: ExecutorFlags, prefix:
     return part, [*roots, *_as_specs(found.others)]
 
 
-def _as_specs(steps: Iterable[NamedStep]) -> list[StepSpec]:
+def _as_specs(steps: Iterable[NamedStep | RunnableStep]) -> list[StepSpec]:
     return [step for step in steps if isinstance(step, StepSpec)]
 
 
@@ -282,41 +283,30 @@ def _forced(flags: ExecutorFlags, lowered: Lowered, steps: Mapping[str, Runnable
     return {path: forced[path] for path in steps if path in forced}
 
 
+def _check_placeable(roots: Sequence[StepSpec], options: RunOptions, statuses: Mapping[str, StepStatus]) -> None:
+    """Refuses what is to run and cannot, where it would run: before anything is started."""
+    if not any(step.options.resources for step in _as_specs(collect_steps(roots).values())):
+        return
+    run_plan = plan_run(roots, options, statuses=statuses)
+    to_run = _as_specs(run_plan.steps[path] for path in run_plan.to_run)
+    asked = [(step.name, step.options.resources) for step in to_run if step.options.resources is not None]
+    check_placeable(asked, options.client)
+
+
 def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, forced: dict[str, int]) -> RunOptions:
+    # What a job raised has to reach this process: below the prefix, as steps' outputs do.
+    outcomes = None if prefix.startswith("memory://") else join(prefix, ".jobs")
     return RunOptions(
         force_run_failed=flags.force_run_failed,
         forced=forced,
         lease_seconds=flags.lease_seconds,
         fail_fast=flags.fail_fast,
         allow_unsafe_store=flags.allow_unsafe_store,
-        client=_client(flags.cluster, prefix),
+        client=current_client() if flags.cluster is None else client_named(flags.cluster, outcomes=outcomes),
         prefix=prefix,
         records_path=flags.executor_info_base_path,
         description=flags.description or description,
     )
-
-
-def _client(cluster: str | None, prefix: str) -> JobClient | None:
-    if cluster is None:
-        return current_client()
-    engine, _, address = cluster.partition("://")
-    match engine:
-        case "local" if not address:
-            return LocalClient()
-        case "fray":
-            from marin_trace.workers.fray import FrayClient
-
-            # What a job raised has to reach this process: below the prefix, where steps' outputs do.
-            outcomes = None if prefix.startswith("memory://") else join(prefix, ".jobs")
-            return FrayClient(address or None, outcomes=outcomes)
-        case _:
-            raise ResourcesUnavailableError(
-                explain(
-                    f"there is no cluster {cluster!r}",
-                    facts={"clusters": "local, fray, fray://HOST:PORT, fray://CLUSTER"},
-                    hint="--cluster local",
-                )
-            )
 
 
 @final

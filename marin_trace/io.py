@@ -1,4 +1,4 @@
-"""What library code (layer 1) may import: atomic writes and the lease check. A leaf of marin_trace.
+"""What library code (layer 1) may import: atomic writes, the lease check, the gang. A leaf of marin_trace.
 
 Owns the ContextVars by which the runtime speaks to the code that it runs: `running_body` (this context runs a step's
 body), the lease check of the current attempt, and whether this process was started for one step. Outside a run they
@@ -9,11 +9,12 @@ import contextlib
 import os
 from collections.abc import Callable, Generator
 from contextvars import ContextVar
-from typing import IO, Any
+from dataclasses import dataclass
+from typing import IO, Any, final
 
 from marin_trace.errors import StorageError, explain
 
-__all__ = ["atomic_directory", "atomic_write", "check_lease"]
+__all__ = ["GangMember", "atomic_directory", "atomic_write", "check_lease", "gang_member"]
 
 _CLOUDS = ("gs://", "gcs://", "s3://")
 
@@ -25,6 +26,35 @@ lease_check: ContextVar[Callable[[], None] | None] = ContextVar("marin_trace_lea
 
 own_process_log: ContextVar[str | None] = ContextVar("marin_trace_own_process_log", default=None)
 """Set in a process that was started for one step: the file in which it notes where its output is kept."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GangMember:
+    """One of the processes that run a step together, on as many machines."""
+
+    rank: int
+    """From 0 to ``size - 1``."""
+    size: int
+    coordinator: str
+    """``host:port`` of rank 0, for whoever connects the processes. The port was free when the gang began."""
+
+
+gang_membership: ContextVar[GangMember | None] = ContextVar("marin_trace_gang_membership", default=None)
+"""What `gang_member` returns: set by the runtime around a body."""
+
+
+def gang_member() -> GangMember | None:
+    """Which of a gang's processes this one is; None where a step runs in one process, and outside a step.
+
+    Every process of a gang runs the body. What it writes to one place, one of them should write: rank 0.
+
+    Example:
+        >>> import jax  # doctest: +SKIP
+        >>> if (member := gang_member()) is not None:  # doctest: +SKIP
+        ...     jax.distributed.initialize(member.coordinator, member.size, member.rank)
+    """
+    return gang_membership.get()
 
 
 def check_lease() -> None:

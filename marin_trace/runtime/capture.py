@@ -36,9 +36,9 @@ _LIMIT_CHARACTERS: Final = 100_000_000
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def attempt_log_path(log: AttemptLog, epoch: int) -> str:
-    """Where the output of an attempt is kept."""
-    return f"{log.directory}/{epoch:06d}.log"
+def attempt_log_path(log: AttemptLog, epoch: int, *, rank: int = 0) -> str:
+    """Where the output of an attempt is kept: of a gang's processes but the first in files of their own."""
+    return f"{log.directory}/{epoch:06d}.log" + (f"-{rank}" if rank else "")
 
 
 def existing_log(output_path: str, epoch: int | None) -> str | None:
@@ -52,14 +52,15 @@ def existing_log(output_path: str, epoch: int | None) -> str | None:
 
 
 @contextlib.contextmanager
-def captured(log: AttemptLog, epoch: int) -> Generator[None, None, None]:
+def captured(log: AttemptLog, epoch: int, *, rank: int = 0) -> Generator[None, None, None]:
     """Keeps what is printed and logged in the block, and the traceback of what it raises.
 
     Args:
         log: Of the output; the caller holds the claim.
         epoch: Of the caller's attempt.
+        rank: Of the caller in its gang.
     """
-    path = attempt_log_path(log, epoch)
+    path = attempt_log_path(log, epoch, rank=rank)
     pointer = own_process_log.get()
     if pointer is not None:
         with _redirected(local_path(path), pointer) if is_local(path) else _uploaded(path, pointer):

@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
-from typing import Final, Generic, TypeVar, final
+from typing import Final, Generic, TypeVar, cast, final
 
 from marin_trace.errors import (
     ArtifactError,
@@ -34,6 +34,7 @@ from marin_trace.runtime.attempt import (
 from marin_trace.runtime.capture import captured
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import JobTicket, attempt_observer
+from marin_trace.runtime.gang_attempt import GangLead, run_member
 from marin_trace.runtime.inputs import epochs_of_inputs
 from marin_trace.runtime.job_protocol import JobEntry, Left, enter_job
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper, wait_for_an_end
@@ -45,6 +46,7 @@ from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
 from marin_trace.storage.store_probe import check_store
+from marin_trace.workers.gang import GangSeat, gang_seat
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
 
@@ -140,7 +142,8 @@ class LockedCallable(Generic[T]):
         Args:
             output_path: Where it writes.
             ticket: Of the job that this process is: it begins what was claimed for it, waiting where an earlier process
-                of the same job may run still. A job that has nothing to do here raises `StepHeldElsewhere`.
+                of the same job may run still. A job that has nothing to do here raises `StepHeldElsewhere`. In a
+                process of a gang that is not its first, the body runs beside the first one's, and None is returned.
 
         Raises:
             StepAlreadyDone: The output is finished.
@@ -148,6 +151,14 @@ class LockedCallable(Generic[T]):
             StepHeldElsewhere: Another attempt holds it.
             LeaseLostError: The claim was lost; nothing was committed.
         """
+        seat = None if ticket is None else gang_seat()
+        if ticket is not None and seat is not None and seat.rank > 0:
+            run_member(self.fn, output_path, ticket, seat, lease_seconds=self.options.lease_seconds)
+            # What the step returns, its first process saves.
+            return cast("T", None)
+        return self._attempt(output_path, ticket, seat)
+
+    def _attempt(self, output_path: str, ticket: JobTicket | None, seat: GangSeat | None) -> T:
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
         log = AttemptLog(output_path)
         check_store(log.directory)
@@ -160,17 +171,18 @@ class LockedCallable(Generic[T]):
                 job=None if ticket is None else ticket.job,
             )
             with living_attempt(draft.nonce):
-                attempt, lease = self._claim(driver, log, draft)
+                attempt, lease = self._claim(driver, log, draft, seat)
                 phase = _Phase()
                 try:
-                    return self._run(attempt, lease, phase)
+                    return self._run(attempt, lease, phase, None if seat is None else GangLead(attempt, seat))
                 except LeaseLostError as error:
                     attempt.release(failure_of(error, phase.now))
                     raise
                 except Exception as error:
                     retried = retries_left > 0 and not isinstance(error, ArtifactError)
                     failure = failure_of(error, phase.now)
-                    if not attempt.end_as_failed(failure, retried=retried, record=options.record):
+                    if not attempt.end_as_failed(failure, retried=retried, record=options.record) or seat is not None:
+                        # A gang begins again as a whole: its launcher submits another.
                         raise
                     logger.warning(
                         f"{output_path}: attempt {attempt.epoch} failed, {retries_left} retries left: {error!r}"
@@ -182,13 +194,15 @@ class LockedCallable(Generic[T]):
                     forget_claim(lease)
         raise AssertionError("the last attempt returns or raises")
 
-    def _claim(self, driver: Driver, log: AttemptLog, draft: ClaimRecord) -> tuple[Attempt, HeldLease]:
+    def _claim(
+        self, driver: Driver, log: AttemptLog, draft: ClaimRecord, seat: GangSeat | None
+    ) -> tuple[Attempt, HeldLease]:
         policy = self._memory.policy(log.output_path, self.options)
         with claiming():
             if draft.job is None:
                 outcome = driver.run(claim_epoch(log, draft, policy, self._memory.seen.get(log.output_path)))
             else:
-                outcome = self._enter(driver, log, draft, policy)
+                outcome = self._enter(driver, log, draft, policy, None if seat is None else seat.attempt or "")
         if isinstance(outcome, Left):
             raise StepHeldElsewhere(explain(f"this job has nothing to do at {log.output_path}: {outcome.why}"))
         if isinstance(outcome, Held):
@@ -202,18 +216,20 @@ class LockedCallable(Generic[T]):
         leased = driver.answering({ReadLease: lambda operation: lease.view()})
         return replace(attempt, driver=leased), lease
 
-    def _enter(self, driver: Driver, log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy) -> JobEntry:
+    def _enter(
+        self, driver: Driver, log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy, gang: str | None
+    ) -> JobEntry:
         """What this process of a job may do, once no earlier one of it can run any more."""
         seen: Sighting | None = None
         for pause in self._pauses():
-            entry = driver.run(enter_job(log, draft, policy, seen))
+            entry = driver.run(enter_job(log, draft, policy, seen, gang=gang))
             if not isinstance(entry, Held):
                 return entry
             seen = entry.seen
             self.sleep(random.uniform(pause / 2, pause))
         raise AssertionError("pauses never end")
 
-    def _run(self, attempt: Attempt, lease: HeldLease, phase: "_Phase") -> T:
+    def _run(self, attempt: Attempt, lease: HeldLease, phase: "_Phase", gang: GangLead | None) -> T:
         """The body, the save and the commit, in this order. The caller ends the epoch if any of them raises."""
         output_path, options = attempt.log.output_path, self.options
         if options.fresh:
@@ -227,7 +243,8 @@ class LockedCallable(Generic[T]):
             with contextlib.ExitStack() as interruptible, contextlib.ExitStack() as captures:
                 interruptible.enter_context(lease.interruptible())
                 captures.enter_context(captured(attempt.log, attempt.epoch))
-                value = self._body(output_path)
+                with contextlib.nullcontext() if gang is None else gang.leading():
+                    value = self._body(output_path)
 
                 def save() -> None:
                     self._save(value, output_path, phase)

@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar, final
 
@@ -72,6 +72,20 @@ class Driver:
             operation = next(program)
             while True:
                 operation = self._step(program, operation)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def resting(self, program: Program[T]) -> Generator[float, None, T]:
+        """Runs a program, and leaves its pauses to the caller: yields the seconds of each. Raises what `run` raises."""
+        try:
+            operation = next(program)
+            while True:
+                if isinstance(operation, Pause):
+                    yield random.uniform(operation.low_s, operation.high_s)
+                    operation = program.send(None)
+                else:
+                    operation = self._step(program, operation)
         except StopIteration as stop:
             result: T = stop.value
             return result

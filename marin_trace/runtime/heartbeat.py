@@ -45,7 +45,7 @@ from marin_trace.runtime.protocol import (
     insist,
 )
 
-__all__ = ["BeatResult", "Kept", "KeptClaim", "beat", "keep"]
+__all__ = ["BeatResult", "Kept", "KeptClaim", "beat", "keep", "stop_owner"]
 
 
 class BeatResult(StrEnum):
@@ -77,6 +77,8 @@ class KeptClaim:
     """When the claim, or the last acknowledged heartbeat, was first sent."""
     awaits_start: bool = False
     """Held by a launcher for a job that has not started."""
+    is_member: bool = False
+    """Held by the first process of a gang; the owner is another one of it, and ends no epoch."""
 
     @property
     def log(self) -> AttemptLog:
@@ -99,7 +101,8 @@ class Kept(StrEnum):
     RELEASED = "released"
     """Its owner is dead, and the epoch was ended."""
     LEFT = "left"
-    """Its owner is dead, and the claim is its job's: ended by the job's keeper, adopted by somebody, or it expires."""
+    """Its owner is dead, and the claim is not its own: ended by the keeper of its job or of its gang's first process,
+    adopted by somebody, or it expires."""
 
 
 def beat(kept: KeptClaim, seq: int, last: float) -> Program[tuple[BeatResult, float]]:
@@ -170,7 +173,7 @@ def keep(kept: KeptClaim) -> Program[Kept]:
             rest = last + KILL_FRACTION * lease_s - now
             if rest > 0:
                 continue
-            return (yield from _stop(kept, now, "it was stopped by a signal and could not keep its lease"))
+            return (yield from stop_owner(kept, now, "it was stopped by a signal and could not keep its lease"))
         seq, rest = seq + 1, period
         result, last = yield from beat(kept, seq, last)
         match result:
@@ -185,16 +188,16 @@ def keep(kept: KeptClaim) -> Program[Kept]:
                 why = f"no heartbeat was acknowledged for {LEASE_FRACTION:g} of its lease of {lease_s:g} s"
             case BeatResult.ENDED:
                 # Somebody took the step over: every further write would be into another's output.
-                return (yield from _stop(kept, float("-inf"), "somebody else has ended it"))
+                return (yield from stop_owner(kept, float("-inf"), "somebody else has ended it"))
             case _:  # cancelled
                 why = "somebody asked for its end"
         now = yield Now()
         deadline = max(last + KILL_FRACTION * lease_s, now + UNWIND_FRACTION * lease_s)
-        return (yield from _stop(kept, deadline, why))
+        return (yield from stop_owner(kept, deadline, why))
 
 
-def _stop(kept: KeptClaim, deadline: float, why: str) -> Program[Kept]:
-    """Gives the owner until a moment to stop by itself, then kills it."""
+def stop_owner(kept: KeptClaim, deadline: float, why: str) -> Program[Kept]:
+    """Gives the owner until a moment to stop by itself, then kills it, and ends what its death leaves open."""
     lease_s = kept.claim.lease_s
     why = f"attempt {kept.claim.epoch} of {kept.output_path} has lost its lease: {why}"
     yield TellLost(kept.attempt, why)
@@ -230,6 +233,8 @@ def _stand_by(kept: KeptClaim) -> Program[Kept]:
 def _release(kept: KeptClaim) -> Program[Kept]:
     """Ends the epoch of a dead owner, once everything that it started is dead too."""
     how: str = yield AwaitDeath()
+    if kept.is_member:
+        return Kept.LEFT
     log, epoch, lease_s = kept.log, kept.claim.epoch, kept.claim.lease_s
     if kept.awaits_start:
         if not kept.dies_with_owner:

@@ -1,7 +1,7 @@
 """A step that runs as a job, as its launcher sees it: claimed for the job, submitted, and watched to its end.
 
-The rules are `marin_trace.runtime.job_protocol`'s; here they meet an engine. A launch has a thread of its own, which
-waits and works nothing, so that no thread of the pool is held. From the moment that the job has begun the step is the
+The rules are `marin_trace.runtime.job_protocol`'s; here they meet an engine. A launch that waits holds no thread
+(`marin_trace.runtime.turns`). From the moment that the job has begun the step is the
 job's: what it wrote in the log is the outcome, and the engine's word only says when to look.
 """
 
@@ -11,11 +11,10 @@ import json
 import logging
 import random
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol, TypeVar, final
 
 from marin_trace.errors import (
     JobFailedError,
@@ -46,11 +45,17 @@ from marin_trace.runtime.log_records import (
 from marin_trace.runtime.operations import AskEngine, EngineWord, ReadLease, ReadyKeeper, Submit, Terminate
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.protocol import Claimed, EngineSilent, Held, LogState, claim_epoch, read_state, request_cancel
+from marin_trace.runtime.turns import Talk, shared_turns
 from marin_trace.workers.client import JobClient, JobHandle, job_name
 
 __all__ = ["ClaimedStep", "JobFuture", "JobLaunch", "JobPlace"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_Resting = Generator[float, None, T]
+"""Does its work when it is asked to go on, and yields for how many seconds there is nothing to do."""
 
 _FIRST_LOOK_S: Final = 0.05
 """Before the second look at a job; doubled up to a twelfth of the lease."""
@@ -85,10 +90,18 @@ class JobFuture(Future[None]):
     """The outcome of a launch. Cancelling it never blocks; it is the launch's end that settles it."""
 
     def __init__(self, launch: "JobLaunch") -> None:
+        """Begins the launch."""
         super().__init__()
         self._launch = launch
         self._is_stopped = False
         self.set_running_or_notify_cancel()
+        launch.begin(self._settle)
+
+    def _settle(self, error: BaseException | None) -> None:
+        if error is None or isinstance(error, StepAlreadyDone):
+            self.set_result(None)
+        else:
+            self.set_exception(error)
 
     def cancel(self) -> bool:
         """Ends a job of this machine, and leaves one on a cluster to itself. Called again, it ends that one too."""
@@ -101,7 +114,7 @@ class JobFuture(Future[None]):
 
 @final
 class JobLaunch:
-    """One step's way through an engine, with its retries. `run` is called once, on a thread of its own."""
+    """One step's way through an engine, with its retries. `begin` is called once."""
 
     def __init__(
         self,
@@ -144,27 +157,41 @@ class JobLaunch:
         self._retries = options.retries
         self._handle: JobHandle | None = None
         self._deadline = float("inf")
-        self._is_late = self._has_begun = False
-        self._is_stopping = threading.Event()
+        self._is_late = self._has_begun = self._has_ended = self._is_stopping = False
+        self._talk: Talk | None = None
 
-    def run(self) -> None:
-        """Brings the step to its end, however often that takes; blocks until then.
+    def begin(self, settle: Callable[[BaseException | None], None]) -> None:
+        """Begins to bring the step to its end, however often that takes; returns at once.
 
-        Raises:
-            StepAlreadyDone: The output is finished.
-            StepHeldElsewhere: Another attempt holds it, or the job was left to itself.
-            PreviousTaskFailedError: It failed before, or while this launcher waited for it.
-            JobFailedError: The job ended without having succeeded; what its step raised is raised as it is.
+        Args:
+            settle: Called once at the end, on any thread: None if a job has succeeded, else one of
+
+                - StepAlreadyDone: The output is finished.
+                - StepHeldElsewhere: Another attempt holds it, or the job was left to itself.
+                - PreviousTaskFailedError: It failed before, or while this launcher waited for it.
+                - JobFailedError: The job ended without having succeeded; what its step raised comes as it is.
         """
-        while (error := self._launch_once()) is not None:
-            if self._retries == 0 or self._is_stopping.is_set():
+        self._talk = shared_turns().begin(self._run(), settle)
+
+    def _run(self) -> _Resting[None]:
+        while (error := (yield from self._launch_once())) is not None:
+            if self._retries == 0 or self._is_stopping:
                 raise error
             logger.warning(f"{self._output_path}: its job failed, {self._retries} retries left: {error}")
             self._retries -= 1
 
+    def _hear_of_end(self) -> None:
+        self._has_ended = True
+        self._rouse()
+
+    def _rouse(self) -> None:
+        if self._talk is not None:
+            self._talk.rouse()
+
     def stop(self) -> None:
         """Ends a job of this machine, its claim included; one on a cluster is left running. Blocks for its grace."""
-        self._is_stopping.set()
+        self._is_stopping = True
+        self._rouse()
         handle, claimed = self._handle, self._claimed
         if self._client.is_local:
             if claimed is not None:
@@ -183,7 +210,7 @@ class JobLaunch:
             logger.warning(f"{self._output_path}: job {self._handle.job_id} is ended")
             self._handle.terminate()
 
-    def _launch_once(self) -> Exception | None:
+    def _launch_once(self) -> _Resting[Exception | None]:
         """One claim and one job. What it failed of, if it did."""
         options = self._options
         self._handle = self._claimed = None
@@ -193,17 +220,17 @@ class JobLaunch:
             lease_s=options.lease_seconds, run_id=options.run_id, rerun_of=options.rerun_of, job=self._job
         )
         with living_attempt(draft.nonce):
-            claimed = self._claimed = self._claim(draft)
+            claimed = self._claimed = yield from self._claim(draft)
             lease = hold_claim(self._output_path, claimed, awaits_start=True)
             driver = self._driver.answering({ReadLease: lambda operation: lease.view()})
             try:
-                handle = self._submitted(driver, claimed.claim)
-                view, state = self._watched(driver, claimed.claim, handle)
+                handle = yield from self._submitted(driver, claimed.claim)
+                view, state = yield from self._watched(driver, claimed.claim, handle)
             finally:
                 forget_claim(lease)
             if view is JobView.SUCCEEDED and not self._is_own(state.epoch, claimed.claim):
                 self._observe(None)
-        return self._outcome(view, state, handle)
+        return (yield from self._outcome(view, state, handle))
 
     def _is_own(self, epoch: int, claim: ClaimRecord) -> bool:
         """Whether an epoch was claimed by this launch or its job: else what it made is a hit for this launcher."""
@@ -213,16 +240,16 @@ class JobLaunch:
         content = self._driver.store.get(path)
         return content is not None and ClaimRecord.from_bytes(content, path).job == claim.job
 
-    def _claim(self, draft: ClaimRecord) -> Claimed:
+    def _claim(self, draft: ClaimRecord) -> _Resting[Claimed]:
         policy = self._memory.policy(self._output_path, self._options)
         until, pause = boottime() + draft.lease_s, _FIRST_LOOK_S
         while True:
             seen = self._memory.seen.get(self._output_path)
             with claiming():
-                outcome = self._driver.run(claim_epoch(self._log, draft, policy, seen))
-            if not isinstance(outcome, EngineSilent) or boottime() >= until or self._is_stopping.is_set():
+                outcome = yield from self._driver.resting(claim_epoch(self._log, draft, policy, seen))
+            if not isinstance(outcome, EngineSilent) or boottime() >= until or self._is_stopping:
                 break
-            self._is_stopping.wait(random.uniform(0.0, pause))
+            yield random.uniform(0.0, pause)
             pause = min(2 * pause, draft.lease_s / 12)
         if isinstance(outcome, Held):
             self._memory.remember(self._output_path, outcome)
@@ -268,7 +295,7 @@ class JobLaunch:
         return handle, EngineWord.GONE if is_known else EngineWord.UNKNOWN
 
     def _submit(self, claim: ClaimRecord) -> None:
-        if self._is_stopping.is_set():
+        if self._is_stopping:
             raise RunError("the run was interrupted before the job was submitted")
         assert claim.job is not None
         call = functools.partial(self._step.attempt, self._output_path, JobTicket(claim.job, self._retries))
@@ -276,15 +303,15 @@ class JobLaunch:
         self._has_begun = False
         # It counts from when the job has begun; one that does not is given a lease longer for that.
         self._deadline = self._deadline_after(claim.lease_s)
-        if self._is_stopping.is_set() and self._client.is_local:
+        if self._is_stopping and self._client.is_local:
             self._handle.terminate()
 
     def _deadline_after(self, seconds: float) -> float:
         return float("inf") if self._place.timeout is None else boottime() + seconds + self._place.timeout
 
-    def _submitted(self, driver: Driver, claim: ClaimRecord) -> JobHandle:
+    def _submitted(self, driver: Driver, claim: ClaimRecord) -> _Resting[JobHandle]:
         try:
-            is_submitted = driver.run(submit_job(self._log, claim))
+            is_submitted = yield from driver.resting(submit_job(self._log, claim))
         except BaseException as error:
             self._give_back(claim, error)
             raise
@@ -307,12 +334,13 @@ class JobLaunch:
 
     # Watching it.
 
-    def _watched(self, driver: Driver, claim: ClaimRecord, handle: JobHandle) -> tuple[JobView, LogState]:
+    def _watched(self, driver: Driver, claim: ClaimRecord, handle: JobHandle) -> _Resting[tuple[JobView, LogState]]:
+        handle.when_over(self._hear_of_end)
         seen, pause = None, _FIRST_LOOK_S
         while True:
-            will_retry = self._retries > 0 and not self._is_stopping.is_set()
+            will_retry = self._retries > 0 and not self._is_stopping
             try:
-                watch = driver.run(watch_job(self._log, claim, seen, will_retry=will_retry))
+                watch = yield from driver.resting(watch_job(self._log, claim, seen, will_retry=will_retry))
             except StoreUnavailableError as error:
                 if handle.status().is_over:
                     raise
@@ -324,24 +352,15 @@ class JobLaunch:
                     self._has_begun, self._deadline = True, self._deadline_after(0.0)
                 if watch.view is not JobView.RUNS:
                     return watch.view, watch.state
-            if self._is_stopping.is_set() and not self._client.is_local:
+            if self._is_stopping and not self._client.is_local:
                 raise StepHeldElsewhere(explain(f"job {handle.job_id} is left running"))
-            pause = self._await_news(handle, pause, claim.lease_s)
+            left = self._deadline - boottime()
+            yield min(random.uniform(pause / 2, pause), left if left > 0 else pause)
+            # After the job's end its keeper has the last word, in a moment.
+            pause = _FIRST_LOOK_S if self._has_ended else min(2 * pause, max(_FIRST_LOOK_S, claim.lease_s / 12))
+            self._has_ended = False
             if boottime() >= self._deadline and not handle.status().is_over:
                 self._end_late(driver, claim, handle)
-
-    def _await_news(self, handle: JobHandle, pause: float, lease_s: float) -> float:
-        """Waits about so long, or until a job of this machine ends; how long to wait the next time."""
-        left = self._deadline - boottime()
-        seconds = min(random.uniform(pause / 2, pause), left if left > 0 else pause)
-        if not self._client.is_local:
-            self._is_stopping.wait(seconds)
-        elif handle.status().is_over:
-            time.sleep(seconds)
-        elif handle.wait(seconds).is_over:
-            # Its keeper has the last word, in a moment.
-            return _FIRST_LOOK_S
-        return min(2 * pause, max(_FIRST_LOOK_S, lease_s / 12))
 
     def _end_late(self, driver: Driver, claim: ClaimRecord, handle: JobHandle) -> None:
         """Ends a job that is out of time. Its last attempt has failed; an earlier one is released."""
@@ -352,7 +371,7 @@ class JobLaunch:
             driver.run(request_cancel(self._log, max(epoch, claim.epoch), request))
         handle.terminate()
 
-    def _outcome(self, view: JobView, state: LogState, handle: JobHandle) -> Exception | None:
+    def _outcome(self, view: JobView, state: LogState, handle: JobHandle) -> _Resting[Exception | None]:
         """What the job's end means; None: success."""
         if view is JobView.SUPERSEDED:
             handle.terminate()
@@ -360,8 +379,12 @@ class JobLaunch:
             raise StepHeldElsewhere(explain(f"another attempt at {self._output_path} has followed"))
         # It has written its verdict, and is about to exit. An engine may take long to notice that.
         is_awaited = self._client.is_local or view is not JobView.SUCCEEDED
-        if is_awaited and not handle.wait(_EXIT_S).is_over:
-            handle.terminate()
+        until = boottime() + _EXIT_S
+        while is_awaited and not handle.status().is_over:
+            if boottime() >= until:
+                handle.terminate()
+                break
+            yield _FIRST_LOOK_S
         error = None if view is JobView.SUCCEEDED else self._error(view, state, handle)
         if error is None or existing_log(self._output_path, state.epoch) is not None:
             handle.forget()

@@ -76,7 +76,12 @@ JobEntry = Claimed | AlreadyDone | FailedBefore | Held | Left
 
 
 def enter_job(
-    log: AttemptLog, draft: ClaimRecord, policy: ClaimPolicy, seen: Sighting | None = None
+    log: AttemptLog,
+    draft: ClaimRecord,
+    policy: ClaimPolicy,
+    seen: Sighting | None = None,
+    *,
+    gang: str | None = None,
 ) -> Program[JobEntry]:
     """What an attempt of a job does first: takes the epoch that names its job, or learns that it has to leave.
 
@@ -85,6 +90,7 @@ def enter_job(
         draft: Names the job, this process, and by its nonce this attempt.
         policy: What may be run again.
         seen: What the last look saw, where an earlier attempt of this job may still run.
+        gang: Of a gang, whose first process the caller is: see `StartRecord.gang`.
 
     Returns:
         `Claimed`: this attempt runs the body. `Held`: an earlier one may still run it, look again.
@@ -100,7 +106,7 @@ def enter_job(
             claim = state.claim
             if claim.job != job:
                 return Left(f"attempt {claim.epoch} is not this job's")
-            entry = yield from _start(log, claim, draft)
+            entry = yield from _start(log, claim, draft, gang)
             if entry is not None:
                 return entry
             # An earlier attempt of this job has it: the same rule as for any owner.
@@ -114,16 +120,16 @@ def enter_job(
             return Left(f"attempt {state.epoch} has ended, and the job may not begin another")
         claimed = yield from claim_next(log, replace(draft, epoch=state.epoch + 1))
         if claimed is not None:
-            entry = yield from _start(log, claimed.claim, draft)
+            entry = yield from _start(log, claimed.claim, draft, gang)
             if entry is not None:
                 return entry
 
 
-def _start(log: AttemptLog, claim: ClaimRecord, draft: ClaimRecord) -> Program[Claimed | Left | None]:
+def _start(log: AttemptLog, claim: ClaimRecord, draft: ClaimRecord, gang: str | None) -> Program[Claimed | Left | None]:
     """Takes the body of an epoch; None if another attempt of the job has it."""
     path = log.start(claim.epoch)
     # A restarted launcher or job may be given the same name: the attempt's nonce tells its processes apart.
-    record = StartRecord(claim.nonce, draft.nonce, draft.host, draft.pid, draft.process_nonce)
+    record = StartRecord(claim.nonce, draft.nonce, draft.host, draft.pid, draft.process_nonce, gang)
     yield ReadyKeeper()
     sent_at: float = yield Now()
     found = yield from create(path, record.to_bytes(), patience_s=claim.lease_s)

@@ -379,6 +379,7 @@ def _wish(lease: HeldLease) -> dict[str, Any]:
             "attempt": kept.attempt,
             "sent_at": lease.sent_at,
             "awaits_start": kept.awaits_start,
+            "is_member": kept.is_member,
         }
     }
 
@@ -436,9 +437,16 @@ def dismiss_keeper() -> None:
             watch.dismiss()
 
 
-def hold_claim(output_path: str, claimed: Claimed, *, awaits_start: bool = False) -> HeldLease:
-    """Has a claim kept from here on. The caller forgets it when it has ended the epoch."""
-    kept = KeptClaim(output_path, claimed.claim, claimed.attempt, claimed.sent_at, awaits_start)
+def hold_claim(output_path: str, claimed: Claimed, *, awaits_start: bool = False, is_member: bool = False) -> HeldLease:
+    """Has a claim kept from here on. The caller forgets it when it has ended the epoch.
+
+    Args:
+        output_path: Of the step.
+        claimed: The claim.
+        awaits_start: It is held for a job that has not started.
+        is_member: It is held by the first process of a gang, and this is another one: it is watched, and not renewed.
+    """
+    kept = KeptClaim(output_path, claimed.claim, claimed.attempt, claimed.sent_at, awaits_start, is_member)
     lease = HeldLease(kept, claimed.sent_at, has_keeper=not output_path.startswith("memory://"))
     if lease.has_keeper:
         _the_watch().hold(lease)

@@ -21,6 +21,7 @@ from typing import Any, Final, final
 from marin_trace.errors import MarinTraceError
 from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.driver import Driver, driver_for
+from marin_trace.runtime.gang import guard
 from marin_trace.runtime.heartbeat import KeptClaim, keep
 from marin_trace.runtime.log_records import ClaimRecord
 from marin_trace.runtime.operations import AwaitDeath, AwaitOwner, HandOver, KillOwner, OwnerState, Report, TellLost
@@ -143,7 +144,12 @@ class _Keeper:
             case {"keep": record}:
                 claim = ClaimRecord.from_bytes(record["claim"].encode(), "the owner's pipe")
                 kept = KeptClaim(
-                    record["output_path"], claim, record["attempt"], record["sent_at"], record["awaits_start"]
+                    record["output_path"],
+                    claim,
+                    record["attempt"],
+                    record["sent_at"],
+                    record["awaits_start"],
+                    record["is_member"],
                 )
                 self._keepings[kept.attempt] = _Keeping(kept, kept.sent_at + HEARTBEAT_FRACTION * claim.lease_s)
             case {"forget": attempt}:
@@ -157,7 +163,7 @@ class _Keeper:
     def _keep(self, keeping: _Keeping) -> None:
         try:
             driver = self._driver(keeping)
-            driver.run(keep(keeping.kept))
+            driver.run(guard(keeping.kept) if keeping.kept.is_member else keep(keeping.kept))
         except MarinTraceError as error:
             # The claim stays open; whoever comes next takes it over.
             logger.error(f"{keeping.kept.output_path}: its claim could not be kept or released: {error}")  # noqa: TRY400

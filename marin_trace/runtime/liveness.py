@@ -127,8 +127,12 @@ def owner_is_gone(claim: ClaimRecord | StartRecord) -> bool:
     """Whether a claim's owner (of a start: the job's process), and every process that it started, is certainly dead.
 
     Returns:
-        False also where nothing is known: the file is not on this machine, or a process of this user cannot be read.
+        False also where nothing is known: the file is not on this machine, a process of this user cannot be read, or
+        the owner leads a gang.
     """
+    if isinstance(claim, StartRecord) and claim.gang is not None:
+        # Of its other processes this machine may know nothing.
+        return False
     nonce = claim.process_nonce
     if nonce == _identity.nonce:
         attempt = claim.attempt if isinstance(claim, StartRecord) else claim.nonce

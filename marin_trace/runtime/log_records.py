@@ -18,11 +18,13 @@ __all__ = [
     "AttemptLog",
     "CancelRecord",
     "ClaimRecord",
+    "DoneRecord",
     "EndKind",
     "EndRecord",
     "FailurePhase",
     "HeartbeatRecord",
     "JobIdentity",
+    "ReadyRecord",
     "StartRecord",
     "StepFailure",
 ]
@@ -184,6 +186,8 @@ class StartRecord:
     pid: int
     process_nonce: str
     """Names the liveness file of the job's process."""
+    gang: str | None = None
+    """Of a gang, whose first process this is: its `GangSeat.attempt`, or empty where that is unknown."""
 
     @property
     def is_seal(self) -> bool:
@@ -205,6 +209,7 @@ class StartRecord:
                 "host": self.host,
                 "pid": self.pid,
                 "process_nonce": self.process_nonce,
+                **({} if self.gang is None else {"gang": self.gang}),
             }
         )
 
@@ -222,6 +227,7 @@ class StartRecord:
                 host=str(record["host"]),
                 pid=int(record["pid"]),
                 process_nonce=str(record["process_nonce"]),
+                gang=record.get("gang"),
             )
 
 
@@ -306,13 +312,7 @@ class EndRecord:
                 "record": dict(self.record),
                 "inputs": dict(self.inputs),
                 "manifest": self.manifest,
-                "error": error
-                and {
-                    "type": error.type,
-                    "message": error.message,
-                    "phase": error.phase.value,
-                    "traceback": error.traceback,
-                },
+                "error": error and _failure_fields(error),
             }
         )
 
@@ -335,6 +335,68 @@ class EndRecord:
                 manifest=record["manifest"],
                 error=error and _failure(error),
             )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReadyRecord:
+    """``NNNNNN.ready``: the first process of a gang has prepared the output, and the others may begin."""
+
+    attempt: str
+    """Of the gang's first process, as its `StartRecord` names it."""
+    coordinator: str
+    """``host:port`` where it can be reached."""
+
+    @property
+    def write_id(self) -> str:
+        """Unique to the writer and to this kind of file."""
+        return f"{self.attempt}:ready"
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return _dump({"write_id": self.write_id, "attempt": self.attempt, "coordinator": self.coordinator})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str) -> "ReadyRecord":
+        """Reads the file.
+
+        Raises:
+            ControlFileError: It is none.
+        """
+        with _reading(content, path) as record:
+            return cls(str(record["attempt"]), str(record["coordinator"]))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DoneRecord:
+    """``NNNNNN.done-R``: the body of a gang's process R has ended."""
+
+    attempt: str
+    """Of the gang's first process."""
+    rank: int
+    error: StepFailure | None = None
+
+    @property
+    def write_id(self) -> str:
+        """Unique to the writer and to this kind of file."""
+        return f"{self.attempt}:done-{self.rank}"
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        error = self.error and _failure_fields(self.error)
+        return _dump({"write_id": self.write_id, "attempt": self.attempt, "rank": self.rank, "error": error})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: str) -> "DoneRecord":
+        """Reads the file.
+
+        Raises:
+            ControlFileError: It is none.
+        """
+        with _reading(content, path) as record:
+            error = record["error"]
+            return cls(str(record["attempt"]), int(record["rank"]), None if error is None else _failure(error))
 
 
 @final
@@ -378,6 +440,14 @@ class AttemptLog:
     def cancel(self, epoch: int) -> str:
         """The file that asks an owner to stop."""
         return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.cancel"
+
+    def ready(self, epoch: int) -> str:
+        """The file by which a gang's first process lets the others begin."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.ready"
+
+    def done(self, epoch: int, rank: int) -> str:
+        """The file by which another process of a gang says that its body has ended."""
+        return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.done-{rank}"
 
     @staticmethod
     def has_cancel(names: list[str], epoch: int) -> bool:
@@ -440,6 +510,15 @@ def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"expected an object, found {type(value).__name__}")
     return cast("dict[str, Any]", value)
+
+
+def _failure_fields(failure: StepFailure) -> dict[str, str]:
+    return {
+        "type": failure.type,
+        "message": failure.message,
+        "phase": failure.phase.value,
+        "traceback": failure.traceback,
+    }
 
 
 def _failure(record: dict[str, Any]) -> StepFailure:

@@ -8,13 +8,12 @@ before, for the job (`marin_trace.runtime.job_launch`).
 import functools
 import logging
 import os
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, ParamSpec, cast, final, overload
 
-from marin_trace.errors import JobFailedError, RunError, StepAlreadyDone, explain
+from marin_trace.errors import JobFailedError, RunError, explain
 from marin_trace.runtime.attempt import ClaimMemory
 from marin_trace.runtime.executable import attempt_observer
 from marin_trace.runtime.job_launch import ClaimedStep, JobFuture, JobLaunch, JobPlace
@@ -158,7 +157,7 @@ class RemoteCallable(Generic[P]):
         raise error if error is not None else JobFailedError(explain(f"job {handle.job_id} ended as {status}"))
 
     def start(self, output_path: str, pool: Executor) -> Future[None]:
-        """Claims for a job and submits it, on a thread of its own; no thread of the pool is held. See `Executable`.
+        """Claims for a job and submits it, beside the caller; holds no thread while it waits. See `Executable`.
 
         Cancelling the future ends a job of this machine, and leaves one on a cluster to itself; cancelling it again
         ends that one too.
@@ -182,9 +181,7 @@ class RemoteCallable(Generic[P]):
         submit = functools.partial(self._submit, client, timeout=None if client.is_local else self.timeout)
         place = JobPlace(self._known_as, client, submit, timeout=self.timeout if client.is_local else None)
         launch = JobLaunch(step, output_path, options, place, memory=self._memory, observer=attempt_observer.get())
-        future = JobFuture(launch)
-        threading.Thread(target=_settle, args=(launch, future), name=f"marin-trace-{self._known_as}").start()
-        return future
+        return JobFuture(launch)
 
     @property
     def _known_as(self) -> str:
@@ -212,14 +209,3 @@ def _wait(handle: JobHandle) -> JobStatus:
     while not (status := handle.wait()).is_over:
         logger.debug(f"{handle.job_id}: {status}")
     return status
-
-
-def _settle(launch: JobLaunch, future: JobFuture) -> None:
-    try:
-        launch.run()
-    except StepAlreadyDone:
-        future.set_result(None)
-    except BaseException as error:  # noqa: BLE001 - a thread's exception would be lost; the future carries it
-        future.set_exception(error)
-    else:
-        future.set_result(None)

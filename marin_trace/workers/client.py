@@ -78,6 +78,13 @@ class JobHandle(Protocol):
         """Blocks until the job has ended, or for so many seconds; returns its status then."""
         ...
 
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """Calls back once the job has ended, on any thread, where the engine tells of it: a hint to look at once.
+
+        An engine that only answers questions never calls.
+        """
+        ...
+
     def logs(self) -> str:
         """The tail of what it wrote."""
         ...

@@ -24,7 +24,7 @@ from marin_trace.workers.client import JobRequest, JobStatus
 from marin_trace.workers.fray_engine import FrayEngine
 from marin_trace.workers.fray_main import outcome_path
 from marin_trace.workers.fray_package import FrayPackage, load_fray
-from marin_trace.workers.fray_request import fray_request
+from marin_trace.workers.fray_request import fray_request, fray_resources
 from marin_trace.workers.outcome import unpacked_error
 from marin_trace.workers.overlay import project_directory
 from marin_trace.workers.polling import JobPoller
@@ -105,6 +105,14 @@ class FrayClient:
         job_id = self._engine.submit(asked, request.resources)
         logger.info(f"{request.name} is the Iris job {job_id}")
         return self._watched(request.name, job_id, request.resources)
+
+    def check_placeable(self, name: str, resources: ResourceConfig) -> None:
+        """See `PlacementClient.check_placeable`: what marin-fray knows by itself. The rest Iris says when it is asked.
+
+        Raises:
+            ResourcesUnavailableError: No Iris cluster has such a device, or places so many slices.
+        """
+        fray_resources(self._package, name, resources)
 
     def find(self, name: str) -> "FrayHandle | None":
         """See `JobClient.find`: asks the controller, whoever submitted the job."""

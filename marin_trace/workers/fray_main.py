@@ -2,30 +2,25 @@
 
 It tells the process its place in its gang, in variables of our own; makes the call; and, whatever that raises, leaves
 it where the launcher looks. marin-fray's jobs return nothing, and Iris tells the last line of an error at most.
-
-A gang's members are told where rank 0 can be reached: rank 0 registers an address with the controller under a name of
-this attempt, and the others ask for it. So every module here is one that marin-iris puts on the worker.
 """
 
 import logging
 import os
 import pickle
 import signal
-import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, final
+from typing import Final, final
 
 from marin_trace.errors import JobFailedError, WorkerError, explain
 from marin_trace.io import running_body
 from marin_trace.storage.files import delete_file, write_bytes
-from marin_trace.workers.gang import Gang
+from marin_trace.workers.gang import GangSeat
 from marin_trace.workers.outcome import packed_error, raisable
 
 __all__ = ["JobPayload", "Place", "outcome_path", "run_job"]
@@ -36,9 +31,6 @@ _SECRETS_VARIABLE: Final = "RIGGING_SECRETS_DIR"
 """Where Iris says that it has put a job's secrets, one file for each."""
 _GRACE_S: Final = 5.0
 """Between asking a call that is out of time to end, on which a step releases its claim, and ending its process."""
-_GANG_PATIENCE_S: Final = 900.0
-"""How long members wait for rank 0: large slices come up one host after the other."""
-_GANG_PAUSE_S: Final = 0.5
 
 
 @final
@@ -172,38 +164,6 @@ def _set_environment(payload: JobPayload, place: Place) -> None:
     directory = Path(os.environ.get(_SECRETS_VARIABLE, "/run/rigging/secrets"))
     for name in payload.secrets:
         os.environ[name] = (directory / name).read_text(encoding="utf-8")
-    if place.size > 1:
-        gang = Gang(place.rank, place.size, _coordinator(payload, place), f"{payload.name}:{place.attempt}")
-        os.environ.update(gang.as_variables())
-
-
-def _coordinator(payload: JobPayload, place: Place) -> str:
-    """Where rank 0 of this attempt can be reached; blocks until that is known.
-
-    Raises:
-        WorkerError: It did not say so in time.
-    """
-    from importlib import import_module
-
-    context: Any = import_module("iris.client.client").iris_ctx()
-    # Names are shared by all jobs of a namespace.
-    name = f"marin-trace-{payload.name}-{place.attempt}"
-    if place.rank == 0:
-        address = f"{os.environ.get('IRIS_ADVERTISE_HOST', '127.0.0.1')}:{_free_port()}"
-        context.registry.register(name, address)
-        return address
-    until = time.monotonic() + _GANG_PATIENCE_S
-    while (found := context.resolver.resolve(name)).is_empty:
-        if time.monotonic() > until:
-            raise WorkerError(
-                explain(f"{payload.name}: rank 0 of {place.size} did not begin in {_GANG_PATIENCE_S:g} s")
-            )
-        time.sleep(_GANG_PAUSE_S)
-    return str(found.first().url).removeprefix("http://")
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    # Where rank 0 can be reached the processes tell each other through the step's log.
+    seat = GangSeat(place.rank, place.size, f"{payload.name}:{place.attempt}", os.environ.get("IRIS_ADVERTISE_HOST"))
+    os.environ.update(seat.to_environment() if place.size > 1 else {})

@@ -15,9 +15,9 @@ from marin_trace.workers.fray_main import JobPayload, run_job
 from marin_trace.workers.fray_package import FrayPackage
 from marin_trace.workers.overlay import project_directory, split_groups
 from marin_trace.workers.payload import pickled_call
-from marin_trace.workers.resources import Device, ResourceConfig, parse_size
+from marin_trace.workers.resources import Device, ResourceConfig
 
-__all__ = ["fray_request"]
+__all__ = ["fray_request", "fray_resources"]
 
 _SECRET_NAME = re.compile(
     r"(?:^|_)(?:TOKENS?|SECRETS?|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTHORIZATION|API_?KEY|KEY)(?:_|$)",
@@ -41,7 +41,7 @@ def fray_request(package: FrayPackage, request: JobRequest, *, outcomes: str | N
         UnpicklableError: The call captures what cannot be sent.
         WorkerError: This version of marin-fray does not know what is asked for; a pip group is unknown.
     """
-    resources = _resources(package, request)
+    resources = fray_resources(package, request.name, request.resources)
     secrets = {name: value for name, value in request.env_vars.items() if _SECRET_NAME.search(name)}
     call = pickled_call(request.entrypoint, request.name)
     payload = JobPayload(request.name, call, tuple(sorted(secrets)), outcomes, request.timeout)
@@ -67,12 +67,22 @@ def _environment(package: FrayPackage, request: JobRequest, secrets: dict[str, s
     )
 
 
-def _resources(package: FrayPackage, request: JobRequest) -> Any:
-    asked = request.resources
+def fray_resources(package: FrayPackage, name: str, asked: ResourceConfig) -> Any:
+    """A ``fray.types.ResourceConfig``.
+
+    Args:
+        package: marin-fray.
+        name: Of the job, for messages.
+        asked: What it asks for.
+
+    Raises:
+        ResourcesUnavailableError: marin-fray knows no such device, or would never schedule that.
+        WorkerError: This version of marin-fray does not know what is asked for.
+    """
     fields = {
         "cpu": asked.cpu,
-        "ram": _bytes(asked.ram, "ram"),
-        "disk": _bytes(asked.disk, "disk"),
+        "ram": _bytes(asked.ram_bytes),
+        "disk": _bytes(asked.disk_bytes),
         "preemptible": asked.preemptible,
         "regions": list(asked.regions) or None,
         "zone": asked.zone,
@@ -87,12 +97,12 @@ def _resources(package: FrayPackage, request: JobRequest) -> Any:
             variant = "auto" if device.type == "any" else device.type
             return kind.with_gpu(variant, device.count, **package.known("ResourceConfig", fields))
         del fields["replicas"]  # one for each machine: marin-fray counts them
-        slices = _slices(package, request.name, asked, device)
+        slices = _slices(package, name, asked, device)
         return kind.with_tpu(device.type, slice_count=slices, **package.known("ResourceConfig", fields))
     except ValueError as error:
         raise ResourcesUnavailableError(
             explain(
-                f"{request.name} asks for {device}, which is nothing that marin-fray has: {error}",
+                f"{name} asks for {device}, which is nothing that marin-fray has: {error}",
                 facts={"TPU types": _generations(package)} if device.kind == "tpu" else {},
                 hint='ResourceConfig.with_tpu("v5p-8"), or with_gpu("H100", 8)',
             )
@@ -119,6 +129,6 @@ def _slices(package: FrayPackage, name: str, asked: ResourceConfig, device: Devi
     return slices
 
 
-def _bytes(size: str | None, field: str) -> str | None:
+def _bytes(size: int | None) -> str | None:
     """A size as marin-fray takes it: its own units are binary ones, whatever they are called."""
-    return None if size is None else f"{parse_size(size, field=field)}B"
+    return None if size is None else f"{size}B"

@@ -1,47 +1,45 @@
-"""The processes of one job that run side by side, as each of them sees itself.
+"""Which place in a gang an engine gave this process: told by environment variables, which every adapter sets.
 
-The engine says it in environment variables: it starts every process of a gang with the same call.
+A gang is a job of several processes that run one step together, as the hosts of a TPU slice do.
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, final
 
-__all__ = ["Gang", "current_gang"]
+__all__ = ["ATTEMPT_VARIABLE", "HOST_VARIABLE", "RANK_VARIABLE", "SIZE_VARIABLE", "GangSeat", "gang_seat"]
 
-_RANK: Final = "MARIN_TRACE_RANK"
-_SIZE: Final = "MARIN_TRACE_GANG_SIZE"
-_COORDINATOR: Final = "MARIN_TRACE_COORDINATOR"
-_ATTEMPT: Final = "MARIN_TRACE_GANG_ATTEMPT"
+RANK_VARIABLE: Final = "MARIN_TRACE_RANK"
+SIZE_VARIABLE: Final = "MARIN_TRACE_GANG_SIZE"
+ATTEMPT_VARIABLE: Final = "MARIN_TRACE_GANG_ATTEMPT"
+"""The same for all processes that an engine started together, another one when it starts them again."""
+HOST_VARIABLE: Final = "MARIN_TRACE_GANG_HOST"
+"""How the others reach this process's machine, where the engine knows better than the machine itself."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Gang:
-    """This process's place among those of its job."""
+class GangSeat:
+    """A place in a gang."""
 
     rank: int
-    """From 0."""
     size: int
-    coordinator: str
-    """``host:port`` on the machine of rank 0 that nothing listened to when the gang began: for
-    ``jax.distributed.initialize``."""
-    attempt: str
-    """Names this start of the whole gang; every restart has another."""
+    attempt: str | None = None
+    """What tells this gang from earlier ones of its job; None where the engine does not say."""
+    host: str | None = None
 
-    def as_variables(self) -> dict[str, str]:
-        """The environment variables that say this."""
-        return {
-            _RANK: str(self.rank),
-            _SIZE: str(self.size),
-            _COORDINATOR: self.coordinator,
-            _ATTEMPT: self.attempt,
-        }
+    def to_environment(self) -> dict[str, str]:
+        """As variables for the process."""
+        optional = {ATTEMPT_VARIABLE: self.attempt, HOST_VARIABLE: self.host}
+        told = {name: value for name, value in optional.items() if value is not None}
+        return {RANK_VARIABLE: str(self.rank), SIZE_VARIABLE: str(self.size), **told}
 
 
-def current_gang(environment: Mapping[str, str] = os.environ) -> Gang | None:
-    """The gang that this process belongs to; None where it is its job's only process."""
-    if _RANK not in environment:
+def gang_seat() -> GangSeat | None:
+    """This process's place; None: it works alone."""
+    size = int(os.environ.get(SIZE_VARIABLE, "1"))
+    if size == 1:
         return None
-    return Gang(int(environment[_RANK]), int(environment[_SIZE]), environment[_COORDINATOR], environment[_ATTEMPT])
+    return GangSeat(
+        int(os.environ[RANK_VARIABLE]), size, os.environ.get(ATTEMPT_VARIABLE), os.environ.get(HOST_VARIABLE)
+    )

@@ -6,6 +6,8 @@ and the launcher's lease keeper kills it when the launcher has died, however tha
 """
 
 import contextlib
+import functools
+import itertools
 import logging
 import os
 import pickle
@@ -17,18 +19,21 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, final
 
 from marin_trace.errors import JobFailedError, ResourcesUnavailableError, explain
 from marin_trace.workers.client import JobRequest, JobStatus
+from marin_trace.workers.gang import GangSeat
 from marin_trace.workers.local_main import LOG_POINTER
 from marin_trace.workers.machine import Machine, this_machine
 from marin_trace.workers.overlay import overlay_for
 from marin_trace.workers.payload import pickled_call
+from marin_trace.workers.resources import ResourceConfig
 
-__all__ = ["LocalClient", "LocalHandle"]
+__all__ = ["LocalClient", "LocalGang", "LocalHandle"]
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +55,7 @@ class LocalClient:
         """
         self._machine = machine
         self._term_grace_s = term_grace_s
-        self._jobs: weakref.WeakValueDictionary[str, LocalHandle] = weakref.WeakValueDictionary()
+        self._jobs: weakref.WeakValueDictionary[str, LocalHandle | LocalGang] = weakref.WeakValueDictionary()
 
     @property
     def name(self) -> str:
@@ -62,17 +67,37 @@ class LocalClient:
         """Its jobs are this machine's."""
         return True
 
-    def submit(self, request: JobRequest) -> "LocalHandle":
-        """Starts a process.
+    def submit(self, request: JobRequest) -> "LocalHandle | LocalGang":
+        """Starts a process, or one for each replica.
 
         Raises:
             ResourcesUnavailableError: The job asks for what this machine does not have.
             UnpicklableError: It captures what cannot be sent to another process.
             WorkerError: Its packages cannot be provided.
         """
-        check_available(request, self._machine or this_machine())
+        self.check_placeable(request.name, request.resources)
         payload = pickled_call(request.entrypoint, request.name)
         overlay = overlay_for(request.pip_dependency_groups)
+        size = request.resources.replicas
+        if size == 1:
+            handle: LocalHandle | LocalGang = self._start(request, payload, overlay)
+        else:
+            # One host: they reach each other on its loopback address.
+            attempt = os.urandom(8).hex()
+            seats = [GangSeat(rank, size, attempt, "127.0.0.1") for rank in range(size)]
+            handle = LocalGang(request.name, [self._start(_seated(request, seat), payload, overlay) for seat in seats])
+        self._jobs[request.name] = handle
+        return handle
+
+    def check_placeable(self, name: str, resources: ResourceConfig) -> None:
+        """Refuses what this machine does not have.
+
+        Raises:
+            ResourcesUnavailableError: It names what is missing and the flag to give.
+        """
+        check_available(name, resources, self._machine or this_machine())
+
+    def _start(self, request: JobRequest, payload: bytes, overlay: str | None) -> "LocalHandle":
         directory = Path(tempfile.mkdtemp(prefix="marin-trace-job-"))
         try:
             process = _spawn(request, payload, directory, overlay)
@@ -80,10 +105,9 @@ class LocalClient:
             shutil.rmtree(directory)
             raise
         logger.info(f"{request.name} runs as process {process.pid}, its output is {directory / 'log'}")
-        handle = self._jobs[request.name] = LocalHandle(request, process, directory, self._term_grace_s)
-        return handle
+        return LocalHandle(request, process, directory, self._term_grace_s)
 
-    def find(self, name: str) -> "LocalHandle | None":
+    def find(self, name: str) -> "LocalHandle | LocalGang | None":
         """See `JobClient.find`: knows the jobs that it submitted itself."""
         handle = self._jobs.get(name)
         return None if handle is None or handle.status().is_over else handle
@@ -135,6 +159,15 @@ class LocalHandle:
                 self.terminate()
         return self.status()
 
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """See `JobHandle.when_over`."""
+
+        def watch() -> None:
+            self._process.wait()
+            callback()
+
+        threading.Thread(target=watch, name=f"marin-trace-waits-for-{self._process.pid}", daemon=True).start()
+
     def logs(self) -> str:
         """See `JobHandle.logs`: the last 16 kB, of its attempt's log where the job has begun one."""
         attempt_log = self._attempt_log()
@@ -164,13 +197,22 @@ class LocalHandle:
         status = self.status()
         if status is JobStatus.SUCCEEDED or not status.is_over:
             return None
+        raised = self.pickled_exception()
+        if raised is None:
+            return self.failure()
+        # Written by our own child, for us: what it raised keeps its type.
+        error: BaseException = pickle.loads(raised)  # noqa: S301
+        return error
+
+    def pickled_exception(self) -> bytes | None:
+        """What the call of a job that failed raised; None where its process did not leave that, or was out of time."""
+        outcome = self._directory / "outcome"
+        return outcome.read_bytes() if not self._timed_out and outcome.exists() else None
+
+    def failure(self) -> JobFailedError:
+        """How a job that has failed ended, as its process shows it."""
         if self._timed_out:
             return self._failure(f"{self._request.name} took longer than its timeout of {self._request.timeout:g} s")
-        outcome = self._directory / "outcome"
-        if outcome.exists():
-            # Written by our own child, for us: what it raised keeps its type.
-            error: BaseException = pickle.loads(outcome.read_bytes())  # noqa: S301
-            return error
         code = self._process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
         if code == -signal.SIGKILL and not self._was_stopped:
@@ -186,28 +228,111 @@ class LocalHandle:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
-def check_available(request: JobRequest, machine: Machine) -> None:
+@final
+class LocalGang:
+    """The processes of a gang, as one job: when one of them fails, the others are terminated. Thread-safe."""
+
+    def __init__(self, name: str, members: Sequence[LocalHandle]) -> None:
+        self._name = name
+        self._members = members
+        self._first_failed: LocalHandle | None = None
+        self._lock = threading.Lock()
+        for member in members:
+            member.when_over(functools.partial(self._look_at, member))
+
+    @property
+    def job_id(self) -> str:
+        """See `JobHandle.job_id`."""
+        return self._name
+
+    def _look_at(self, ended: LocalHandle) -> None:
+        with self._lock:
+            if ended.status() is not JobStatus.FAILED or self._first_failed is not None:
+                return
+            self._first_failed = ended
+        self._terminate_members()
+
+    def status(self) -> JobStatus:
+        """See `JobHandle.status`: over when all have ended."""
+        statuses = [member.status() for member in self._members]
+        if not all(status.is_over for status in statuses):
+            return JobStatus.RUNNING
+        if JobStatus.FAILED in statuses:
+            return JobStatus.FAILED
+        return JobStatus.STOPPED if JobStatus.STOPPED in statuses else JobStatus.SUCCEEDED
+
+    def wait(self, timeout: float | None = None) -> JobStatus:
+        """See `JobHandle.wait`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for member in self._members:
+            member.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return self.status()
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        """See `JobHandle.when_over`."""
+        left = itertools.count(1)
+
+        def hear() -> None:
+            if next(left) == len(self._members):
+                callback()
+
+        for member in self._members:
+            member.when_over(hear)
+
+    def logs(self) -> str:
+        """See `JobHandle.logs`: of the process that failed first, else of the first one."""
+        return (self._first_failed or self._members[0]).logs()
+
+    def terminate(self) -> None:
+        """See `JobHandle.terminate`."""
+        self._terminate_members()
+
+    def _terminate_members(self) -> None:
+        # Side by side: each has its grace.
+        threads = [threading.Thread(target=member.terminate) for member in self._members]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def exception(self) -> BaseException | None:
+        """See `JobHandle.exception`: of the process that failed first."""
+        if self._first_failed is not None:
+            return self._first_failed.exception()
+        errors = (member.exception() for member in self._members)
+        return next((error for error in errors if error is not None), None)
+
+    def forget(self) -> None:
+        """See `JobHandle.forget`."""
+        for member in self._members:
+            member.forget()
+
+
+def _seated(request: JobRequest, seat: GangSeat) -> JobRequest:
+    return replace(request, name=f"{request.name}-{seat.rank}", env_vars={**request.env_vars, **seat.to_environment()})
+
+
+def check_available(name: str, resources: ResourceConfig, machine: Machine) -> None:
     """Refuses what the machine does not have.
 
     Raises:
         ResourcesUnavailableError: It names what is missing and the flag to give.
     """
-    device = request.resources.device
+    device = resources.device
     if device is not None:
         present = machine.gpus if device.kind == "gpu" else machine.tpus
         if present < device.count:
             raise ResourcesUnavailableError(
                 explain(
-                    f"{request.name} asks for {device}, and this machine has {present or 'no'} {device.kind.upper()}",
+                    f"{name} asks for {device}, and this machine has {present or 'no'} {device.kind.upper()}",
                     hint="--cluster ray or --cluster fray runs it where there is one",
                 )
             )
-    ram = request.resources.ram_bytes
+    ram = resources.ram_bytes
     if ram is not None and machine.ram_bytes is not None and ram > machine.ram_bytes:
         raise ResourcesUnavailableError(
             explain(
-                f"{request.name} asks for {request.resources.ram} of memory, and this machine has "
-                f"{machine.ram_bytes / 10**9:.0f} GB",
+                f"{name} asks for {resources.ram} of memory, and this machine has {machine.ram_bytes / 10**9:.0f} GB",
                 hint="--cluster ray or --cluster fray runs it where there is more",
             )
         )

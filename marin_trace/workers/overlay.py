@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from marin_trace.errors import WorkerError, explain
 from marin_trace.io import atomic_directory
 
-__all__ = ["overlay_for", "project_directory", "requirements_of", "split_groups"]
+__all__ = ["overlay_for", "overlay_of", "project_directory", "requirements_of", "split_groups"]
 
 _OUTPUT_TAIL_LINES: Final = 15
 _NOT_A_NAME: Final = frozenset("<>=!~@[]; /")
@@ -42,7 +42,17 @@ def overlay_for(groups: Sequence[str], *, project: Path | None = None, cache: Pa
     """
     if not groups:
         return None
-    requirements = requirements_of(groups, project or project_directory())
+    return overlay_of(requirements_of(groups, project or project_directory()), cache=cache)
+
+
+def overlay_of(requirements: Sequence[str], *, cache: Path | None = None) -> str | None:
+    """The directory with the packages of some requirements; see `overlay_for`.
+
+    Raises:
+        WorkerError: Pip fails or is missing.
+    """
+    if not requirements:
+        return None
     key = json.dumps([sorted(requirements), platform.python_version(), sys.platform, platform.machine()])
     name = hashlib.sha256(key.encode()).hexdigest()[:24]
     target = (cache or _cache_directory()) / "overlays" / name

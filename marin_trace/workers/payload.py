@@ -67,7 +67,7 @@ def _pickled(value: Any) -> "bytes | Exception":
     import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
 
     try:
-        return cast("bytes", cloudpickle.dumps(value))  # pyright: ignore[reportUnknownMemberType]
+        return cloudpickle.dumps(value)  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:  # noqa: BLE001 - a value's own __reduce__ may raise anything
         return error
 
@@ -143,5 +143,5 @@ def _place(function: types.FunctionType) -> str:
 
 
 def _type_name(value: Any) -> str:
-    kind = cast("type", type(value))
+    kind = cast("type[object]", type(value))
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

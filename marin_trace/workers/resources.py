@@ -4,10 +4,12 @@ Field names are those of Marin's fray, so that its adapter is thin. Resources ne
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, final
+from typing import Final, Literal, TypedDict, final
 
 from marin_trace.errors import ConfigError, explain
+from marin_trace.workers.tpu import TpuSlice, tpu_slice
 
 __all__ = ["Device", "ResourceConfig", "parse_size"]
 
@@ -34,6 +36,13 @@ _UNITS: Final = {
 _SIZE = re.compile(r"\s*(?P<number>[0-9]+(?:\.[0-9]+)?)\s*(?P<unit>[A-Za-z]*)\s*")
 
 
+class _Place(TypedDict):
+    preemptible: bool
+    regions: Sequence[str]
+    zone: str | None
+    replicas: int
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -57,6 +66,8 @@ class ResourceConfig:
     Example:
         >>> str(ResourceConfig.with_cpu(8, ram="32g")), str(ResourceConfig.with_tpu("v5p-8"))
         ('cpu=8 ram=32g', 'tpu=v5p-8')
+        >>> ResourceConfig.with_tpu("v5p-32").processes
+        4
     """
 
     cpu: float | None = None
@@ -69,9 +80,10 @@ class ResourceConfig:
     """An accelerator."""
     preemptible: bool = True
     """Whether a machine will do that may be taken away at any time."""
-    regions: tuple[str, ...] = ()
-    """Where it may run; empty: anywhere."""
+    regions: Sequence[str] = ()
+    """Where it may run; empty: anywhere. Kept as a tuple."""
     zone: str | None = None
+    """Where it must run, within a region."""
     replicas: int = 1
     """Copies of the job that run as one gang."""
 
@@ -83,6 +95,14 @@ class ResourceConfig:
                 parse_size(size, field=field)
         if self.replicas < 1 or (self.device is not None and self.device.count < 1):
             raise ConfigError(explain("a step needs at least one replica, and at least one of each device it names"))
+        if self.device is not None and self.device.kind == "tpu":
+            tpu_slice(self.device.type)
+        # One region is often written as text, which would be taken for a sequence of letters.
+        if isinstance(self.regions, str):
+            raise ConfigError(
+                explain(f"regions={self.regions!r} is no list of regions", hint=f"regions=[{self.regions!r}]")
+            )
+        object.__setattr__(self, "regions", tuple(self.regions))
 
     @classmethod
     def with_cpu(
@@ -92,11 +112,13 @@ class ResourceConfig:
         ram: str | None = None,
         disk: str | None = None,
         preemptible: bool = True,
-        regions: tuple[str, ...] = (),
+        regions: Sequence[str] = (),
         zone: str | None = None,
+        replicas: int = 1,
     ) -> "ResourceConfig":
         """Cores and memory, no accelerator."""
-        return cls(cpu=cpu, ram=ram, disk=disk, preemptible=preemptible, regions=regions, zone=zone)
+        place = _Place(preemptible=preemptible, regions=regions, zone=zone, replicas=replicas)
+        return cls(cpu=cpu, ram=ram, disk=disk, **place)
 
     @classmethod
     def with_gpu(
@@ -108,12 +130,14 @@ class ResourceConfig:
         ram: str | None = None,
         disk: str | None = None,
         preemptible: bool = True,
-        regions: tuple[str, ...] = (),
+        regions: Sequence[str] = (),
         zone: str | None = None,
+        replicas: int = 1,
     ) -> "ResourceConfig":
         """One machine with GPUs."""
         device = Device("gpu", gpu_type, count)
-        return cls(cpu=cpu, ram=ram, disk=disk, device=device, preemptible=preemptible, regions=regions, zone=zone)
+        place = _Place(preemptible=preemptible, regions=regions, zone=zone, replicas=replicas)
+        return cls(cpu=cpu, ram=ram, disk=disk, device=device, **place)
 
     @classmethod
     def with_tpu(
@@ -125,17 +149,41 @@ class ResourceConfig:
         ram: str | None = None,
         disk: str | None = None,
         preemptible: bool = True,
-        regions: tuple[str, ...] = (),
+        regions: Sequence[str] = (),
         zone: str | None = None,
+        replicas: int = 1,
     ) -> "ResourceConfig":
         """TPU slices of one type, as ``"v5p-8"``."""
         device = Device("tpu", tpu_type, slice_count)
-        return cls(cpu=cpu, ram=ram, disk=disk, device=device, preemptible=preemptible, regions=regions, zone=zone)
+        place = _Place(preemptible=preemptible, regions=regions, zone=zone, replicas=replicas)
+        return cls(cpu=cpu, ram=ram, disk=disk, device=device, **place)
 
     @property
     def ram_bytes(self) -> int | None:
         """Main memory in bytes."""
         return None if self.ram is None else parse_size(self.ram, field="ram")
+
+    @property
+    def disk_bytes(self) -> int | None:
+        """Scratch space in bytes."""
+        return None if self.disk is None else parse_size(self.disk, field="disk")
+
+    @property
+    def tpu_slice(self) -> TpuSlice | None:
+        """What each slice is made of; None without TPUs."""
+        is_tpu = self.device is not None and self.device.kind == "tpu"
+        return tpu_slice(self.device.type) if self.device is not None and is_tpu else None
+
+    @property
+    def slices(self) -> int:
+        """TPU slices of each replica; 1 without TPUs."""
+        return self.device.count if self.device is not None and self.device.kind == "tpu" else 1
+
+    @property
+    def processes(self) -> int:
+        """How many processes run the step side by side: hosts of a slice, times slices, times replicas."""
+        tpu = self.tpu_slice
+        return (tpu.hosts if tpu is not None else 1) * self.slices * self.replicas
 
     def __str__(self) -> str:
         parts = [str(self.device)] if self.device else []

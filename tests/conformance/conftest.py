@@ -1,5 +1,7 @@
 """A base path in each kind of store, with the servers that stand for the clouds; and each engine that runs jobs."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,9 +9,11 @@ import pytest
 
 from marin_trace.workers.fray import FrayClient
 from marin_trace.workers.local import LocalClient
+from marin_trace.workers.ray import RayClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
-from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, skip_engine
+from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine
 from tests.workers.iris_site import IrisCluster
+from tests.workers.ray_clusters import Node, ray_cluster
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +49,9 @@ def base(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"{found.bucket}{tmp_path}"
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENGINES])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    """One of the engines; skips where it cannot run here."""
+    """One of the engines; skips where it cannot run here. All tests of one share a process, and so its cluster."""
     request.node.user_properties.append((ENGINE_PROPERTY, request.param))
     found: Engine = request.getfixturevalue(f"{request.param}_engine")
     return found
@@ -59,10 +63,11 @@ def local_engine() -> Engine:
     return Engine("local", LocalClient(term_grace_s=5), restarts_lost_workers=False)
 
 
-@pytest.fixture(scope="session")
-def ray_engine() -> Engine:
-    """Not written yet."""
-    skip_engine("has no adapter")
+@pytest.fixture(scope="module")
+def ray_engine() -> Iterator[Engine]:
+    """A Ray cluster of one node."""
+    with ray_cluster([Node(cpus=4)]):
+        yield Engine("ray", RayClient(), lose_worker=kill_parent)
 
 
 @pytest.fixture(scope="session")
@@ -77,3 +82,8 @@ def job_of(pid: int) -> str:
     variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     (task,) = (text.decode() for text in variables if text.startswith(b"IRIS_TASK_ID="))
     return task.split("/")[-2]
+
+
+def kill_parent(pid: int) -> None:
+    """Kills the process that started another: the actor that runs a job's process."""
+    os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)

@@ -85,14 +85,14 @@ def save_after_fencing(patch: Patch) -> None:
 
 
 def release_before_death(patch: Patch) -> None:
-    original = heartbeat._stop
+    original = heartbeat.stop_owner
 
     def stop(kept: Any, last: float, why: str) -> Any:
         release = protocol.EndRecord(kept.claim.epoch, EndKind.RELEASED, kept.attempt, "now")
         yield from protocol.end_attempt(kept.log, release)
         return (yield from original(kept, last, why))
 
-    patch.setattr(heartbeat, "_stop", stop)
+    patch.setattr(heartbeat, "stop_owner", stop)
 
 
 def own_end_is_taken_for_somebody_elses(patch: Patch) -> None:

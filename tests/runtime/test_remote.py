@@ -2,6 +2,8 @@
 
 import os
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,9 @@ class FakeHandle:
 
     def status(self) -> JobStatus:
         return JobStatus.SUCCEEDED
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        callback()
 
     def exception(self) -> None:
         return None
@@ -345,6 +350,60 @@ def test_a_step_held_elsewhere_costs_no_job(make_step, launch) -> None:
 def test_a_step_on_a_cluster_does_not_count_against_this_machine(make_step) -> None:
     steps = [make_step(str(n), wrap=as_job(client=FakeCluster())) for n in range(4)]
     assert StepRunner().run(steps, max_concurrent=1).count(OutcomeKind.SUCCEEDED) == 4
+
+
+class SlowHandle(FakeHandle):
+    """A job that is pending until its cluster is told to work."""
+
+    def __init__(self, request: JobRequest) -> None:
+        super().__init__(request)
+        self.is_over = False
+        self.hear: Callable[[], None] | None = None
+
+    def status(self) -> JobStatus:
+        return JobStatus.SUCCEEDED if self.is_over else JobStatus.PENDING
+
+    def when_over(self, callback: Callable[[], None]) -> None:
+        self.hear = callback
+
+
+class SlowCluster(FakeCluster):
+    """A cluster that begins no job before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handles: list[SlowHandle] = []
+
+    def submit(self, request: JobRequest) -> SlowHandle:
+        self.requests.append(request)
+        self.handles.append(SlowHandle(request))
+        return self.handles[-1]
+
+    def work(self) -> None:
+        """Runs what was submitted."""
+        for request, handle in zip(self.requests, self.handles, strict=True):
+            request.entrypoint()
+            handle.is_over = True
+            if handle.hear is not None:
+                handle.hear()
+
+
+def test_jobs_in_flight_hold_no_threads(make_step) -> None:
+    cluster, threads = SlowCluster(), list[int]()
+    steps = [make_step(str(n), wrap=as_job(client=cluster)) for n in range(100)]
+
+    def work_when_all_wait() -> None:
+        while len(cluster.handles) < 100:
+            time.sleep(0.01)
+        threads.append(threading.active_count())
+        cluster.work()
+
+    before = threading.active_count()
+    worker = threading.Thread(target=work_when_all_wait)
+    worker.start()
+    assert StepRunner().run(steps).count(OutcomeKind.SUCCEEDED) == 100
+    worker.join()
+    assert threads[0] - before < 30
 
 
 def test_what_this_machine_lacks_is_the_steps_failure(make_step) -> None:

@@ -309,7 +309,7 @@ def test_the_run_record_holds_every_step_and_its_cause(make_step, prefix: str) -
 
 
 def test_an_interrupt_releases_the_claims_and_is_recorded(make_step, prefix: str) -> None:
-    began = threading.Event()
+    began, before = threading.Event(), threading.enumerate()
 
     def body(path: str) -> None:
         began.set()
@@ -328,9 +328,7 @@ def test_an_interrupt_releases_the_claims_and_is_recorded(make_step, prefix: str
     (record,) = Path(prefix, "experiments").iterdir()
     steps = {step["name"]: step["outcome"] for step in json.loads(record.read_text())["steps"]}
     assert steps == {"first": "interrupted", "last": "interrupted"}
-    assert not [
-        thread for thread in threading.enumerate() if thread.name.startswith("marin-trace") and not thread.daemon
-    ]
+    assert not [thread for thread in threading.enumerate() if thread not in before and not thread.daemon]
 
 
 def test_an_interrupt_in_the_main_threads_body_goes_through(make_step) -> None:

@@ -14,6 +14,8 @@ import pytest
 from tests.workers.engines import PATIENCE_S
 from tests.workers.iris_site import ROOT, IrisCluster
 
+pytestmark = pytest.mark.xdist_group("fray")
+
 LEASE_S = 2.0
 
 

@@ -27,6 +27,11 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> str:
+    return tiny_wheel(tmp_path)
+
+
+def tiny_wheel(tmp_path: Path) -> str:
+    """A requirement that pip needs no index for."""
     path = tmp_path / "tiny_dist-1.0-py3-none-any.whl"
     information = "tiny_dist-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as archive:

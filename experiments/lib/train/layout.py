@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from numpy.typing import NDArray
 
 from experiments.lib.train.config import Layout
+from marin_trace.io import gang_member
 
 __all__ = ["DeviceMesh", "start_jax"]
 
@@ -25,15 +26,22 @@ logger = logging.getLogger(__name__)
 
 
 def start_jax(layout: Layout) -> "DeviceMesh":
-    """The devices, arranged for a layout; of a distributed one the processes are connected first, if they are not yet.
+    """The devices, arranged for a layout; the processes of a gang are connected first, if they are not yet.
 
-    Where the other processes are is found from the cluster's environment. Must come before the process's first
-    computation. Orbax, which writes a page at INFO about each checkpoint, and JAX are kept to warnings.
+    A step's processes know of each other; those of a distributed layout that are no step's find each other from the
+    cluster's environment. Must come before the process's first computation. Orbax, which writes a page at INFO about
+    each checkpoint, and JAX are kept to warnings.
     """
     for name in ("absl", "jax"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if layout.distributed and not jax.distributed.is_initialized():
-        jax.distributed.initialize()
+    member = gang_member()
+    if (layout.distributed or member is not None) and not jax.distributed.is_initialized():
+        # Of processors; accelerators bring their own.
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        if member is None:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(member.coordinator, member.size, member.rank)
     return DeviceMesh(layout)
 
 
