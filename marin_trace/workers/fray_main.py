@@ -78,6 +78,8 @@ def outcome_path(outcomes: str, name: str, rank: int) -> str:
 
 def run_job(payload: JobPayload) -> None:
     """Makes the call of a job. Raises what it raises; whatever does not end a process as failed is made to."""
+    # Iris's main script has no guard: a process that the call spawns would run it, and so the whole job, once more.
+    vars(sys.modules["__main__"]).pop("__file__", None)
     deadline = _Deadline(payload)
     try:
         signal.signal(signal.SIGTERM, _interrupt)

@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 SLICE_TYPE = "v5p-16"
 """Of the slices that the cluster has: two machines of four chips."""
 MACHINES = 2
+MACHINE_TYPE = "v5p-8"
+"""Of slices that are one machine."""
 WRONG_SLICE_TYPE = "v5litepod-16"
 """Of slices that the cluster has with the wrong number of machines: Iris takes such a job and never places it."""
 
@@ -114,6 +116,7 @@ def main() -> None:
     groups = {
         "processors": _group("processors", "cpu"),
         "slices": _group("slices", "tpu", SLICE_TYPE, MACHINES),
+        "machines": _group("machines", "tpu", MACHINE_TYPE),
         "wrong": _group("wrong", "tpu", WRONG_SLICE_TYPE, MACHINES),
     }
     with connect_cluster(make_local_config(IrisClusterConfig(name="marin-trace-test", scale_groups=groups))) as url:
@@ -131,7 +134,7 @@ def _group(name: str, kind: str, variant: str = "", machines: int = 1) -> Any:
     from iris.cluster.types import AcceleratorType, CapacityType  # pyright: ignore[reportMissingImports]
 
     resources = ScaleGroupResources(
-        cpu_millicores=64_000,
+        cpu_millicores=256_000,
         memory_bytes=10**12,
         disk_bytes=10**14,
         device_type=AcceleratorType(kind),
@@ -142,6 +145,7 @@ def _group(name: str, kind: str, variant: str = "", machines: int = 1) -> Any:
     return ScaleGroupConfig(
         name=name,
         num_vms=machines,
+        # Machines of processors are there from the beginning, slices are made when a job asks for them.
         buffer_slices=0 if variant else 1,
         max_slices=2,
         resources=resources,

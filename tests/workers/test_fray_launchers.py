@@ -98,7 +98,10 @@ INSTANTS: dict[str, Callable[[Site], object]] = {
 }
 
 
-@pytest.mark.parametrize("instant", ["claim", "submit", "start", pytest.param("body", marks=pytest.mark.slow)])
+SLOW = [pytest.param(instant, marks=pytest.mark.slow) for instant in ("submit", "body")]
+
+
+@pytest.mark.parametrize("instant", ["claim", "start", *SLOW])
 def test_a_killed_launcher_is_followed_by_one_that_adopts_its_job(site: Site, instant: str) -> None:
     first = site.launch()
     wait_until(lambda: INSTANTS[instant](site), site)
@@ -112,6 +115,7 @@ def test_a_killed_launcher_is_followed_by_one_that_adopts_its_job(site: Site, in
     assert len(site.jobs()) == 1
 
 
+@pytest.mark.slow
 def test_a_launcher_killed_after_the_commit_is_followed_by_a_hit(site: Site) -> None:
     site.go()
     first = site.launch()
