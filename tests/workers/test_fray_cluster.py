@@ -185,6 +185,7 @@ def test_another_client_finds_a_job_and_learns_its_end(client: FrayClient, iris:
 
 
 def write_number(path: str, number: int) -> int:
+    print(f"writes {number}")
     os.makedirs(path, exist_ok=True)
     append(f"{path}/out", str(number))
     return number
@@ -201,6 +202,7 @@ def test_a_run_on_the_cluster_leaves_what_a_run_here_does(iris: IrisCluster, tmp
     run = executor_main(steps=[ref], argv=argv)
     assert run.artifact(ref) == 7
     assert Path(run.output_path(ref), "out").read_text() == "7\n"
+    assert Path(run.output_path(ref), ".executor/000001.log").read_text() == "writes 7\n"
     again = executor_main(steps=[ref], argv=[*argv[:2], "--cluster", "local"])
     assert [outcome.kind for outcome in again.outcomes] == [OutcomeKind.HIT]
 
