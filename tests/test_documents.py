@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -71,13 +72,18 @@ def blocks_of(text: str) -> list[Block]:
 
 @contextlib.contextmanager
 def module_of(path: Path) -> Iterator[types.ModuleType]:
-    """A fresh module that functions and classes of the blocks belong to, and can be found in."""
+    """A fresh module that functions and classes of the blocks belong to, and can be found in.
+
+    What a job is given of it travels by value, as from a script: there is no file that it could import.
+    """
     module = types.ModuleType(f"document_{path.stem.lower().replace('-', '_')}")
     module.__file__ = str(path)
     sys.modules[module.__name__] = module
+    cloudpickle.register_pickle_by_value(module)
     try:
         yield module
     finally:
+        cloudpickle.unregister_pickle_by_value(module)
         del sys.modules[module.__name__]
 
 

@@ -147,13 +147,14 @@ def _look(kept: KeptClaim, sent_at: float) -> Program[tuple[BeatResult, float]]:
         # The beat counts, and the next one looks again.
         yield Say(f"{kept.output_path}: attempt {epoch} could not look at its log: {error}")
         return BeatResult.RENEWED, sent_at
+    if start is not None and kept.awaits_start:
+        # Whether it has ended since or not: from its start on an epoch is its job's.
+        return BeatResult.STARTED, sent_at
     if end is not None:
         is_own = EndRecord.from_bytes(end, log.end(epoch)).nonce == kept.attempt
         return BeatResult.DECIDED if is_own else BeatResult.ENDED, sent_at
     if cancel is not None:
         return BeatResult.CANCELLED, sent_at
-    if start is not None and kept.awaits_start:
-        return BeatResult.STARTED, sent_at
     return BeatResult.RENEWED, sent_at
 
 

@@ -12,20 +12,21 @@ import os
 import signal
 import socket
 import sys
+import sysconfig
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final, final
 
-from marin_trace.errors import JobFailedError, WorkerError, explain
+from marin_trace.errors import JobFailedError, ResourcesUnavailableError, WorkerError, explain
 from marin_trace.workers.client import JobRequest, JobStatus
 from marin_trace.workers.overlay import project_directory, requirements_of
 from marin_trace.workers.payload import pickled_call
 from marin_trace.workers.ray_gang import GangActor, GangShape
 from marin_trace.workers.ray_job import JobActor, JobCall, JobOutcome, error_of
-from marin_trace.workers.ray_places import check_fits, ray_nodes, ray_share, slice_topology
+from marin_trace.workers.ray_places import RayNode, RayShare, check_fits, ray_nodes, ray_share, slice_topology
 from marin_trace.workers.resources import ResourceConfig
 
 __all__ = ["RayClient", "RayHandle"]
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 _NAMESPACE: Final = "marin_trace"
 """Of the actors' names: jobs of all launchers find each other in it."""
 _RESTARTS: Final = 10
-"""How often Ray starts a job again whose worker it has lost. A machine whose preemption was announced does not count."""
+"""How often Ray starts a job again whose worker it has lost; losses by a preemption that was announced come on top."""
 _PART_BYTES: Final = 90_000
 """Ray keeps arguments up to 100 kB with the actor. Larger ones stay with the launcher, which may die."""
 _KEPT_BYTES: Final = 8_000_000
@@ -46,6 +47,10 @@ _ANSWER_S: Final = 10.0
 """For how long an actor is waited for that should answer at once, on a machine that may be gone."""
 _FIND_S: Final = 2.0
 """A job that is pending answers nothing, and lives."""
+_LISTENERS: Final = 1000
+"""How many calls an actor answers side by side: each launcher that waits for it has two."""
+_SHOWN_LINES: Final = 10
+"""Of what Ray says."""
 _SHIPPED_WITHOUT: Final = ["/.git", "/.venv", "/marin-outputs", "__pycache__"]
 """Of the project's directory; what .gitignore names stays here as well."""
 
@@ -99,22 +104,23 @@ class RayClient:
         payload = pickled_call(request.entrypoint, request.name)
         requirements = requirements_of(request.pip_dependency_groups, project_directory())
         ray = self._connected()
-        self.check_placeable(request.name, request.resources)
+        nodes = ray_nodes(ray.nodes())
+        _check_fits(ray, request.name, request.resources, nodes)
         call = JobCall(
             name=request.name,
             env_vars=dict(request.env_vars),
             requirements=tuple(requirements),
             timeout=request.timeout,
             term_grace_s=self._term_grace_s,
-            paths=tuple(path or os.getcwd() for path in sys.path if "site-packages" not in path),
+            paths=_own_paths(),
             directory=os.getcwd(),
         )
         try:
-            actor = self._actor(ray, request.resources, call, payload)
-        except ValueError as error:  # of Ray, for a name that is taken
-            raise WorkerError(explain(f"the Ray cluster has a job {request.name} already")) from error
-        except ray.exceptions.RayError as error:
-            raise WorkerError(explain(f"{request.name} cannot be submitted to Ray: {_first_line(error)}")) from error
+            actor = _submitted(ray, request.resources, nodes, call, _parts(payload, request.name))
+        except (ValueError, OSError, ray.exceptions.RayError) as error:
+            is_taken = isinstance(error, ValueError) and "already taken" in str(error)
+            why = "the cluster has a job of this name" if is_taken else _first_line(error)
+            raise WorkerError(explain(f"{request.name} cannot be submitted to Ray: {why}")) from error
         logger.info(f"{request.name} is submitted to Ray: {request.resources or 'cpu=1'}")
         return self._handle(request.name, actor)
 
@@ -125,7 +131,7 @@ class RayClient:
             actor = ray.get_actor(name, namespace=_NAMESPACE)
         except ValueError:
             return None
-        except ray.exceptions.RayError as error:
+        except (OSError, ray.exceptions.RayError) as error:
             raise WorkerError(explain(f"Ray does not answer about job {name}: {_first_line(error)}")) from error
         handle = self._handle(name, actor)
         try:
@@ -154,47 +160,7 @@ class RayClient:
             WorkerError: The cluster does not answer.
         """
         ray = self._connected()
-        nodes = ray_nodes(ray.nodes())
-        try:
-            check_fits(name, resources, nodes)
-        except WorkerError as error:
-            if not _grows(ray):
-                raise
-            logger.warning(f"{name} waits for the cluster's autoscaler: {_first_line(error)}")
-        if resources.disk is not None:
-            logger.warning(f"{name} asks for disk={resources.disk}, of which Ray knows nothing: it is not looked at")
-
-    def _actor(self, ray: Any, resources: ResourceConfig, call: JobCall, payload: bytes) -> Any:
-        nodes = ray_nodes(ray.nodes())
-        share = ray_share(resources, nodes)
-        if len(payload) > _KEPT_BYTES:
-            logger.warning(
-                f"{call.name} captures {len(payload) / 10**6:.0f} MB: until it begins, it needs this launcher alive"
-            )
-            parts = [payload]
-        else:
-            parts = [payload[start : start + _PART_BYTES] for start in range(0, len(payload), _PART_BYTES)]
-        options: dict[str, Any] = {
-            "name": call.name,
-            "namespace": _NAMESPACE,
-            "lifetime": "detached",
-            "max_restarts": _RESTARTS,
-            "max_task_retries": -1,
-            "max_concurrency": 1000,
-        }
-        if resources.processes == 1:
-            return ray.remote(JobActor).options(**options, **share.as_options()).remote(call, *parts)
-        fitting = sum(all(node.resources.get(n, 0) >= a for n, a in share.as_bundle().items()) for node in nodes)
-        device, tpu = resources.device, resources.tpu_slice
-        topology = slice_topology(device.type, nodes) if device is not None and tpu is not None else None
-        shape = GangShape(
-            size=resources.processes,
-            bundle=share.as_bundle(),
-            labels=share.labels,
-            strategy="STRICT_SPREAD" if fitting >= resources.processes else "PACK",
-            tpu=(topology, tpu.generation, resources.slices * resources.replicas) if tpu and topology else None,
-        )
-        return ray.remote(GangActor).options(**options, num_cpus=0).remote(call, *parts, shape=shape)
+        _check_fits(ray, name, resources, ray_nodes(ray.nodes()))
 
     def _connected(self) -> Any:
         """Ray, connected to the cluster.
@@ -227,6 +193,7 @@ class RayClient:
             raise WorkerError(
                 explain(
                     f"no Ray cluster answers {where}: {_first_line(error)}",
+                    facts=str(error).splitlines()[1:_SHOWN_LINES],
                     hint="ray start --head, or --cluster ray://HOST:10001 for a cluster elsewhere",
                 )
             ) from error
@@ -321,7 +288,9 @@ class RayHandle:
             return None
         if isinstance(self._ending, JobOutcome):
             return error_of(self._ending, self._name)
-        return JobFailedError(explain(f"Ray has lost {self._name}: {_first_line(self._ending)}"))
+        return JobFailedError(
+            explain(f"Ray has lost {self._name}", facts=str(self._ending).splitlines()[:_SHOWN_LINES])
+        )
 
     def forget(self) -> None:
         """See `JobHandle.forget`: nothing is left of a job whose end was heard."""
@@ -344,6 +313,64 @@ class RayHandle:
             callback()
 
 
+def _own_paths() -> tuple[str, ...]:
+    """Where this process finds modules that are not Python's own or installed: those the workers have themselves."""
+    installed = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return tuple(path or os.getcwd() for path in sys.path if not path.startswith(installed))
+
+
+def _check_fits(ray: Any, name: str, resources: ResourceConfig, nodes: Sequence[RayNode]) -> None:
+    try:
+        check_fits(name, resources, nodes)
+    except ResourcesUnavailableError as error:
+        if not _grows(ray):
+            raise
+        logger.warning(f"{name} waits for the cluster's autoscaler: {_first_line(error)}")
+    if resources.disk is not None:
+        logger.warning(f"{name} asks for disk={resources.disk}, of which Ray knows nothing: it is not looked at")
+
+
+def _parts(payload: bytes, name: str) -> list[bytes]:
+    """A pickled call, cut up so that Ray keeps it with the actor, where it is not too large for that."""
+    if len(payload) > _KEPT_BYTES:
+        logger.warning(f"{name} captures {len(payload) / 10**6:.0f} MB: until it begins, it needs this launcher alive")
+        return [payload]
+    return [payload[start : start + _PART_BYTES] for start in range(0, len(payload), _PART_BYTES)]
+
+
+def _submitted(
+    ray: Any, resources: ResourceConfig, nodes: Sequence[RayNode], call: JobCall, payload: Sequence[bytes]
+) -> Any:
+    """The actor of a job, which Ray will place."""
+    share = ray_share(resources, nodes)
+    options: dict[str, Any] = {
+        "name": call.name,
+        "namespace": _NAMESPACE,
+        "lifetime": "detached",
+        "max_restarts": _RESTARTS,
+        "max_task_retries": -1,
+        "max_concurrency": _LISTENERS,
+    }
+    if resources.processes == 1:
+        return ray.remote(JobActor).options(**options, **share.as_options()).remote(call, *payload)
+    shape = _gang_shape(resources, share, nodes)
+    return ray.remote(GangActor).options(**options, num_cpus=0).remote(call, *payload, shape=shape)
+
+
+def _gang_shape(resources: ResourceConfig, share: RayShare, nodes: Sequence[RayNode]) -> GangShape:
+    bundle = share.as_bundle()
+    machines = sum(all(node.resources.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes)
+    device, tpu = resources.device, resources.tpu_slice
+    topology = slice_topology(device.type, nodes) if device is not None and tpu is not None else None
+    return GangShape(
+        size=resources.processes,
+        bundle=bundle,
+        labels=share.labels,
+        strategy="STRICT_SPREAD" if machines >= resources.processes else "PACK",
+        tpu=(topology, tpu.generation, resources.slices * resources.replicas) if tpu and topology else None,
+    )
+
+
 def _check_listening(address: str) -> None:
     """Looks whether anybody is there, where the address says a port: Ray itself tries for minutes.
 
@@ -356,7 +383,7 @@ def _check_listening(address: str) -> None:
 
 
 @contextmanager
-def _own_signals() -> Any:
+def _own_signals() -> Generator[None, None, None]:
     """Keeps this process's answer to SIGTERM: Ray sets its own when it connects on the main thread."""
     is_main = threading.current_thread() is threading.main_thread()
     answer = signal.getsignal(signal.SIGTERM) if is_main else None

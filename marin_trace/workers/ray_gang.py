@@ -6,6 +6,7 @@ whole gang, in new places and under a new attempt's name.
 """
 
 import asyncio
+import inspect
 import logging
 import os
 import threading
@@ -14,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, Final, final
 
 from marin_trace.workers.client import JobStatus
@@ -213,16 +215,15 @@ class _Group:
 
 
 def _reserved(ray: Any, shape: GangShape) -> _Group:
-    if shape.tpu is not None:
+    """Asks for room; of whole slices of TPUs, where this Ray can place those."""
+    if shape.tpu is not None and find_spec("ray.util.tpu") is not None:
         topology, generation, slices = shape.tpu
-        whole: Any = import_module("ray.util.tpu").slice_placement_group(
-            topology,
-            generation,
-            resources_per_bundle=dict(shape.bundle),
-            num_slices=slices,
-            strategy="STRICT_SPREAD",
-            head_reservation_timeout_s=_RESERVATION_S,
-        )
+        reserve: Any = import_module("ray.util.tpu").SlicePlacementGroup
+        # Older releases wait for a free slice without end.
+        has_limit = "head_reservation_timeout_s" in inspect.signature(reserve).parameters
+        limit = {"head_reservation_timeout_s": _RESERVATION_S} if has_limit else {}
+        asked = {"resources_per_bundle": dict(shape.bundle), "num_slices": slices, "strategy": "STRICT_SPREAD"}
+        whole = reserve(topology, generation, **asked, **limit)
         return _Group(whole.placement_group, whole)
     selectors = {"bundle_label_selector": [dict(shape.labels)] * shape.size} if shape.labels else {}
     bundles = [dict(shape.bundle)] * shape.size

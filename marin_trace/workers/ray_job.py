@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 
 HEARD_S: Final = 5.0
 """How long an actor stays after somebody has heard how its job ended; as a rule that launcher ends it before."""
-UNHEARD_S: Final = 60.0
+UNHEARD_S: Final = 20.0
 """How long it stays when nobody asks. The step's own record in storage is kept anyway."""
 _LARGEST_ERROR: Final = 64_000
 """Of a pickled exception. Ray sends up to 100 kB in the answer itself, which needs nobody to keep it."""
@@ -145,7 +145,8 @@ class JobActor:
     async def place(self) -> MemberPlace:
         """Where this member of a gang is."""
         ray = import_module("ray")
-        labels: dict[str, str] = ray.get_runtime_context().get_node_labels()
+        # Releases before labels do not have it.
+        labels: dict[str, str] = getattr(ray.get_runtime_context(), "get_node_labels", dict)()
         worker = labels.get("ray.io/tpu-worker-id")
         return MemberPlace(ray.util.get_node_ip_address(), int(worker) if worker and worker.isdecimal() else None)
 

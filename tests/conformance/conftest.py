@@ -11,7 +11,7 @@ from marin_trace.workers.fray import FrayClient
 from marin_trace.workers.local import LocalClient
 from marin_trace.workers.ray import RayClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
-from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine
+from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, parent_of
 from tests.workers.iris_site import IrisCluster
 from tests.workers.ray_clusters import Node, ray_cluster
 
@@ -86,4 +86,4 @@ def job_of(pid: int) -> str:
 
 def kill_parent(pid: int) -> None:
     """Kills the process that started another: the actor that runs a job's process."""
-    os.kill(int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+    os.kill(parent_of(pid), signal.SIGKILL)

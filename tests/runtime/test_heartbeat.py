@@ -91,9 +91,12 @@ def test_a_dead_launchers_claim_for_a_job_is_left_alone() -> None:
     assert LOG.end(1) not in owner.files
 
 
-def test_a_job_that_has_begun_renews_its_claim_itself() -> None:
+@pytest.mark.parametrize("ended", [None, EndKind.SUCCESS, EndKind.FAILED])
+def test_a_job_that_has_begun_renews_its_claim_itself(ended: EndKind | None) -> None:
     owner = FakeOwner(OwnerState.RUNS)
     owner.files[LOG.start(1)] = STARTED
+    if ended is not None:
+        owner.files[LOG.end(1)] = EndRecord(1, ended, "j", "now").to_bytes()
     assert owner.run(keep(kept_for("sim"))) is Kept.HANDED_OVER
     assert owner.kinds_told() == [Report, HandOver]
 

@@ -7,8 +7,10 @@ end of the test run says which engines were exercised and why others were not.
 import importlib.util
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -58,6 +60,35 @@ def ended(handle: JobHandle) -> JobStatus:
     status = handle.wait(PATIENCE_S)
     assert status.is_over, f"{handle.job_id} is {status} after {PATIENCE_S:g} s:\n{handle.logs()}"
     return status
+
+
+def append(path: str, text: str) -> None:
+    with open(path, "a") as stream:
+        stream.write(f"{text}\n")
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Waits for what an engine does in processes of its own, of which nothing but a look can tell."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def engine_lines(reports: list[Any]) -> list[str]:

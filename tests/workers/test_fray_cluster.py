@@ -4,7 +4,6 @@ import functools
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from marin_trace.workers.client import JobRequest, JobStatus, job_name, set_curr
 from marin_trace.workers.fray import FrayClient
 from marin_trace.workers.gang import gang_seat
 from marin_trace.workers.resources import ResourceConfig
-from tests.workers.engines import PATIENCE_S, ended
+from tests.workers.engines import PATIENCE_S, append, ended, lines_of, wait_until
 from tests.workers.iris_site import MACHINES, SLICE_TYPE, WRONG_SLICE_TYPE, IrisCluster
 
 pytestmark = pytest.mark.xdist_group("fray")
@@ -33,16 +32,8 @@ def client(iris: IrisCluster, tmp_path: Path) -> FrayClient:
 
 def wait_for_lines(path: Path, count: int) -> list[str]:
     """What jobs have written into a file, once it is so many lines."""
-    deadline = time.monotonic() + PATIENCE_S
-    while len(lines := path.read_text().splitlines() if path.exists() else []) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return lines
-
-
-def append(path: str, text: str) -> None:
-    with open(path, "a") as stream:
-        stream.write(f"{text}\n")
+    wait_until(lambda: len(lines_of(path)) >= count)
+    return lines_of(path)
 
 
 # Slices.

@@ -15,7 +15,7 @@ import pytest
 
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord
 from marin_trace.runtime.status import read_status
-from tests.conformance.test_workers import is_alive, lines_of, wait_until
+from tests.workers.engines import is_alive, lines_of, parent_of, wait_until
 from tests.workers.ray_clusters import Node, ray_cluster
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -122,8 +122,7 @@ def test_a_killed_worker_is_replaced_by_ray_and_the_job_goes_on_in_a_new_epoch(s
     launcher = site.launch()
     wait_until(lambda: bool(lines_of(site.journal)))
     pid = int(lines_of(site.journal)[0].split()[1])
-    actor = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(actor, signal.SIGKILL)
+    os.kill(parent_of(pid), signal.SIGKILL)
     wait_until(lambda: len(lines_of(site.journal)) == 2)
     assert not is_alive(pid)
     site.let_go()
