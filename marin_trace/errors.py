@@ -40,14 +40,16 @@
     MarinTraceWarning (UserWarning)
 
 The message of each begins with a line that is complete alone and names the user's thing; then come the user's
-``file:line``, aligned facts, and a hint that is code. :func:`explain` lays them out. Every class pickles: none has an
-``__init__``.
+``file:line``, aligned facts, and a hint that is code. :func:`explain` lays them out, and takes terminal escapes and the
+credentials of URLs out of them. Every class pickles: none has an ``__init__``.
 
 What a step's own function raises is never wrapped: the exception keeps its type and traceback and gains notes.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from marin_trace.safe_text import printable, redact_text
 
 __all__ = [
     "ArtifactError",
@@ -105,7 +107,7 @@ def explain(
         hint: What to write instead, as code where possible.
 
     Returns:
-        The message, without a final newline.
+        The message, without a final newline: whatever was put into it is printable, and URLs in it hold no credentials.
 
     Example:
         >>> print(explain("cannot format <StepRef a>: it has no path yet", at="exp.py:3", hint="write `ref / 'x'`"))
@@ -124,7 +126,7 @@ def explain(
         lines += [f"  {fact}" for fact in facts]
     if hint is not None:
         lines += ["", f"hint: {hint}"]
-    return "\n".join(lines)
+    return redact_text(printable("\n".join(lines)))
 
 
 class MarinTraceError(Exception):

@@ -37,6 +37,7 @@ from marin_trace.runtime.report import RunReport
 from marin_trace.runtime.run_plan import RunnableStep, collect_steps, plan_run
 from marin_trace.runtime.status import StepStatus, read_statuses
 from marin_trace.runtime.step_runner import StepRunner
+from marin_trace.safe_text import printable, redact_text
 from marin_trace.storage.files import join
 from marin_trace.workers.client import current_client
 from marin_trace.workers.clusters import client_named
@@ -46,8 +47,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
-_TALKATIVE: Final = ("aiobotocore", "botocore", "finelog", "fray", "iris", "rigging")
-"""Libraries that tell with each client where it connects to, and where its credentials were found."""
+_TALKATIVE: Final = ("aiobotocore", "botocore", "finelog", "fray", "gcsfs", "iris", "rigging")
+"""Libraries that tell with each client where it connects to and where its credentials were found, or how a file is read."""
 OUTPUT_CLOSED: Final = 141
 """Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 
@@ -114,16 +115,28 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
 def _show_log() -> None:
     """Shows the log of a script that has not arranged for it itself."""
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        handler = logging.StreamHandler()
+        handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         for library in _TALKATIVE:
             logging.getLogger(library).setLevel(logging.WARNING)
+
+
+@final
+class _PlainFormatter(logging.Formatter):
+    """Shows the log as text and nothing else, whatever a file, a server or an exception has said."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line, or lines."""
+        return redact_text(printable(super().format(record)))
 
 
 def _print_failures(failure: RunFailedError) -> None:
     for error in failure.exceptions:
         shown = traceback.TracebackException.from_exception(error)
         _hide_own_frames(shown)
-        print("".join(shown.format()), file=sys.stderr)
+        # Messages hold what files and servers have said.
+        print(redact_text(printable("".join(shown.format()))), file=sys.stderr)
     print(failure.message, file=sys.stderr)
 
 

@@ -105,6 +105,7 @@ def atomic_write(
 
     Raises:
         ValueError: Another mode.
+        StorageError: A chained URL, or one of a web server.
 
     Example:
         >>> with atomic_write("/tmp/marin-trace-doc/x.txt", "w") as stream:
@@ -112,7 +113,7 @@ def atomic_write(
     """
     if mode not in ("w", "wb"):
         raise ValueError(f"atomic_write takes the modes 'w' and 'wb', not {mode!r}")
-    target = os.fspath(path)
+    target = _writable(os.fspath(path))
     temporary = _temporary_beside(target)
     try:
         with open(temporary, "x" + mode[1:], encoding=encoding or ("utf-8" if mode == "w" else None)) as stream:
@@ -148,7 +149,7 @@ def atomic_directory(path: str | os.PathLike[str]) -> Generator[str, None, None]
     """
     import shutil
 
-    target = os.fspath(path).rstrip("/")
+    target = _writable(os.fspath(path).rstrip("/"))
     temporary = _temporary_beside(target)
     os.mkdir(temporary)
     try:
@@ -175,6 +176,18 @@ def filesystem_for(path: str) -> tuple[Any, str]:
         return fsspec.core.url_to_fs(path, **options)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
     except (ValueError, ImportError) as error:
         raise StorageError(explain(f"cannot open {path}: {error}")) from error
+
+
+def _writable(target: str) -> str:
+    """The target, unless it is a URL that nothing can be written to.
+
+    A chained one would be written into a cache, or to the end of a chain that somebody else has named.
+    """
+    if "://" in target and "::" in target:
+        raise StorageError(explain(f"cannot write {target}: it is a chained URL", hint="give the inner URL alone"))
+    if target.lower().startswith(("http://", "https://")):
+        raise StorageError(explain(f"cannot write {target}: a web server can only be read"))
+    return target
 
 
 def _temporary_beside(target: str) -> str:

@@ -18,12 +18,13 @@ from marin_trace import errors
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "marin_trace"
 
-EVERYBODY = {"errors", "io"}
+EVERYBODY = {"errors", "io", "safe_text"}
 """What each part of the package may import."""
 
 DIRECT_IMPORTS = {
     "errors": set[str](),
     "io": set[str](),
+    "safe_text": set[str](),
     "ir": set[str](),
     "storage": set[str](),
     "tracing": {"ir"},

@@ -16,6 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
 from marin_trace.errors import FlagError, MarinTraceError, explain
+from marin_trace.runtime.record_fields import LONGEST_LEASE_S
+from marin_trace.runtime.redaction import is_secret_name, redact_arguments
+from marin_trace.safe_text import REDACTED
 
 T = TypeVar("T")
 
@@ -154,6 +157,8 @@ def parse_executor_flags(argv: Sequence[str]) -> ExecutorFlags:
         raise FlagError(explain(f"--max_concurrent does not fit: {parsed.max_concurrent} is less than 1"))
     if not parsed.lease_seconds > 0:
         raise FlagError(explain(f"--lease_seconds does not fit: {parsed.lease_seconds:g} is not more than 0"))
+    if parsed.lease_seconds > LONGEST_LEASE_S:
+        raise FlagError(explain(f"--lease_seconds does not fit: {parsed.lease_seconds:g} is more than 30 days"))
     return parsed
 
 
@@ -255,7 +260,7 @@ def _decoded(config_class: type[T], flags: Sequence[_Flag], known: Mapping[str, 
             values = [json.dumps(items, ensure_ascii=False)]
         if len(values) > 1:
             raise FlagError(
-                explain(f"--{name} was given {len(values)} values: {' '.join(values)}", hint="give it once")
+                explain(f"--{name} was given {len(values)} values: {_shown(name, values)}", hint="give it once")
             )
         args.append(f"--{name}={_quoted(values[0], known.get(name))}")
     try:
@@ -264,7 +269,7 @@ def _decoded(config_class: type[T], flags: Sequence[_Flag], known: Mapping[str, 
         raise FlagError(_does_not_fit(config_class, error, values_by_name, known)) from error
     except SystemExit as error:
         raise FlagError(
-            explain(f"the flags of {config_class.__qualname__} cannot be read: {' '.join(args)}")
+            explain(f"the flags of {config_class.__qualname__} cannot be read: {' '.join(redact_arguments(args))}")
         ) from error
 
 
@@ -284,8 +289,13 @@ def _does_not_fit(
     if name is None:
         place = f"--{'.'.join(path)}" if path else f"a flag of {config_class.__qualname__}"
         return explain(f"{place} does not fit: {error.message}".split("\n", 1)[0])
-    given = " ".join(values_by_name[name])
+    given = _shown(name, values_by_name[name])
     return explain(f"--{name} does not take {given!r}: it is {_type_text(known.get(name, Any))}")
+
+
+def _shown(name: str, values: Iterable[str]) -> str:
+    """What was given for a flag, unless its name says that it is a secret."""
+    return REDACTED if is_secret_name(name.rpartition(".")[2]) else " ".join(values)
 
 
 def _flag_values(flag: _Flag, annotation: Any) -> tuple[str, ...]:

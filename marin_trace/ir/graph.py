@@ -55,7 +55,8 @@ class Options:
     description: str | None = None
     resources: Any = None
     """A ``ResourceConfig``; opaque to the compiler but for its ``str()``, which is printed."""
-    env_vars: Mapping[str, str] | None = None
+    env_vars: Mapping[str, str] | None = dataclasses.field(default=None, repr=False)
+    """Only their names are ever shown."""
     pip_dependency_groups: tuple[str, ...] | None = None
     override_output_path: str | None = None
     """Relative to the prefix, or absolute."""

@@ -12,6 +12,15 @@ from marin_trace.errors import StepNameError, explain
 RESERVED_FIRST_SEGMENT = "experiments"
 """The directory under a prefix that holds the run records."""
 
+_CONTROL_NAMES = frozenset(
+    {".executor", ".executor_info", ".executor_status", ".executor_status.lock", ".artifact.json"}
+)
+"""What lies beside every output: a step of this name would write into another step's log."""
+_LONGEST = 800
+"""Of 1024 bytes that object stores allow for a key: there is room for a prefix and for what lies in the output."""
+_LONGEST_SEGMENT = 240
+"""Of 255 bytes that file systems allow: there is room for a hash."""
+
 _NAME_CHARACTERS = frozenset(string.ascii_letters + string.digits + "._=+@,-")
 _SUBPATH_CHARACTERS = _NAME_CHARACTERS | frozenset("*?[]{}")
 _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._=+@,-]+"
@@ -26,11 +35,11 @@ def checked_name(name: str, *, at: object = None) -> str:
     Raises:
         StepNameError: It is not; the message says which part and why.
     """
-    if _NAME.fullmatch(name):
+    if _NAME.fullmatch(name) and _has_room(name) and _CONTROL_NAMES.isdisjoint(name.split("/")):
         return name
     raise StepNameError(
         explain(
-            f"{name!r} is not a step name: {_complaint(name, _NAME_CHARACTERS)}",
+            f"{_shortened(name)} is not a step name: {_complaint(name, _NAME_CHARACTERS)}",
             at=at,
             hint="use segments of letters, digits and . _ = + @ , - joined by /",
         )
@@ -62,15 +71,25 @@ def checked_subpath(subpath: object, *, at: object = None) -> str:
         StepNameError: It is empty, absolute, a URL, or holds ``..``, ``//``, ``%`` or a control character.
     """
     text = subpath if isinstance(subpath, str) else _subpath_text(subpath, at)
-    if _SUBPATH.fullmatch(text):
+    if _SUBPATH.fullmatch(text) and _has_room(text):
         return text
     raise StepNameError(
         explain(
-            f"{text!r} is not a path below an output: {_complaint(text, _SUBPATH_CHARACTERS)}",
+            f"{_shortened(text)} is not a path below an output: {_complaint(text, _SUBPATH_CHARACTERS)}",
             at=at,
             hint="write a relative path, ref / 'train' / '*.jsonl'; for one elsewhere StepRef.hardcoded('gs://…')",
         )
     )
+
+
+def _has_room(text: str) -> bool:
+    return len(text) <= _LONGEST and (
+        len(text) <= _LONGEST_SEGMENT or max(map(len, text.split("/"))) <= _LONGEST_SEGMENT
+    )
+
+
+def _shortened(text: str) -> str:
+    return repr(text) if len(text) <= _LONGEST_SEGMENT else f"{text[:_LONGEST_SEGMENT]!r}…"
 
 
 def _subpath_text(subpath: object, at: object) -> str:
@@ -100,4 +119,9 @@ def _complaint(text: str, allowed: frozenset[str]) -> str:
         return "it holds '..' or '.'"
     if "" in segments:
         return "it holds an empty segment ('//' or a trailing '/')"
-    return f"it holds {next(repr(character) for character in text if character != '/' and character not in allowed)}"
+    unsafe = next((character for character in text if character != "/" and character not in allowed), None)
+    if unsafe is not None:
+        return f"it holds {unsafe!r}"
+    if not _has_room(text):
+        return f"it is longer than {_LONGEST} characters, or a segment of it than {_LONGEST_SEGMENT}"
+    return f"it holds {next(segment for segment in segments if segment in _CONTROL_NAMES)!r}, a control file's name"

@@ -55,6 +55,7 @@ from marin_trace.ir.refs import (
     source_of,
 )
 from marin_trace.ir.signatures import CallPlan
+from marin_trace.safe_text import redact_text
 
 _LETTERS: Final = string.ascii_lowercase
 
@@ -75,7 +76,7 @@ def print_graph(graph: Graph) -> str:
     heads = [f"{printer.label_by_node[node]} : {node.name}{_options_text(node.options)}" for node in graph.nodes]
     width = max(map(len, heads), default=0)
     steps = [f"{head:<{width}} = {printer.body(node)}" for head, node in zip(heads, graph.nodes, strict=True)]
-    return "\n".join([*steps, *(printer.group(group) for group in graph.groups)])
+    return redact_text("\n".join([*steps, *(printer.group(group) for group in graph.groups)]))
 
 
 def print_value(tree: Tree) -> str:

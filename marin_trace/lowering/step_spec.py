@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast, final
 
 from marin_trace.errors import ConfigTypeError, UnstableValueError, explain
@@ -216,6 +216,8 @@ class StepSpec:
             retries=given.retries or 0,
             fresh=bool(given.fresh),
         )
+        if attempt.root is None and not is_absolute(self.override_output_path or ""):
+            attempt = replace(attempt, root=self.output_path_prefix)
         body = self.fn.resolved() if isinstance(self.fn, LoweredBody) else self.fn
         locked = distributed_lock(body, force_run_failed=options.force_run_failed).with_options(attempt)
         cached = Cached(locked, Artifact.save, _ArtifactLoader(artifact_type))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import final
 
 from marin_trace.planning.plan import Plan, PlannedAction, PlannedStep
+from marin_trace.safe_text import on_one_line, redact_text
 
 _WORDS = {
     PlannedAction.HIT: "finished",
@@ -43,7 +44,9 @@ def render_plan(plan: Plan) -> str:
             branch = branch.branch(group)
         branch.entries[f"step {step.output_path}"] = step
     lines = list(_lines(root, ""))
-    return "\n".join([*lines, "" if lines else "nothing to do", totals(plan.steps)]).strip("\n")
+    # Reasons hold what others have stored: errors, hosts.
+    shown = [redact_text(on_one_line(line)) for line in lines]
+    return "\n".join([*shown, "" if lines else "nothing to do", totals(plan.steps)]).strip("\n")
 
 
 def totals(steps: Iterable[PlannedStep]) -> str:

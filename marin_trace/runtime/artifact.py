@@ -12,8 +12,9 @@ from marin_trace.errors import ArtifactError, explain
 from marin_trace.runtime.artifact_annotations import check_serialisable_annotation
 from marin_trace.runtime.artifact_decoding import Decoder, read_plain
 from marin_trace.runtime.artifact_encoding import Encoder
-from marin_trace.storage.control_store import patient_store_for
-from marin_trace.storage.files import join, read_bytes, write_bytes
+from marin_trace.storage.bounded import LARGEST_ARTIFACT, MAX_DEPTH, is_deeper, parsed_json
+from marin_trace.storage.control_store import SUPPORTED_PROTOCOLS, patient_store_for
+from marin_trace.storage.files import join, protocol_of, read_bytes, write_bytes
 
 __all__ = ["ARTIFACT_FILE", "Artifact", "check_serialisable_annotation"]
 
@@ -57,15 +58,23 @@ class Artifact:
             path: The output path.
 
         Raises:
-            ArtifactError: A part of it cannot be stored: the message names where in the value, and its type. Nothing
-                was written.
+            ArtifactError: A part of it cannot be stored: the message names where in the value, and its type; or all of
+                it is too large or too deep for JSON. Nothing was written.
         """
         encoder = Encoder()
-        tree = encoder.encode(value)
+        tree = _encoded(encoder, value)
+        rendered = _ENCODER.encode(tree).encode("utf-8", "surrogatepass")
+        if len(rendered) > LARGEST_ARTIFACT:
+            raise ArtifactError(
+                explain(
+                    f"what was returned cannot be stored: as JSON it has {len(rendered) >> 20} MiB, and at most "
+                    f"{LARGEST_ARTIFACT >> 20} MiB are read back",
+                    hint="write large data into files below output(), and return where they lie",
+                )
+            )
         for name, content in encoder.arrays.items():
             write_bytes(join(path, name), content)
-        content = _ENCODER.encode(tree)
-        patient_store_for(path).put(join(path, ARTIFACT_FILE), content.encode("utf-8", "surrogatepass"))
+        patient_store_for(path).put(join(path, ARTIFACT_FILE), rendered)
 
     @staticmethod
     def load(path_or_spec: Any, artifact_type: Any = None) -> Any:
@@ -77,6 +86,7 @@ class Artifact:
 
         Raises:
             ArtifactError: There is none, or it does not fit the annotation: the message names the field.
+            StorageError: It cannot be read, or is larger than anything that `save` writes.
         """
         if isinstance(path_or_spec, _HasOutputPath):
             path = path_or_spec.output_path
@@ -84,20 +94,45 @@ class Artifact:
         else:
             path = str(path_or_spec)
         file = join(path, ARTIFACT_FILE)
+        content = _read(file)
+        if content is None:
+            raise ArtifactError(explain(f"there is no artifact at {file}", hint="has the step been run?"))
         try:
-            content = read_bytes(file)
-        except FileNotFoundError as error:
-            raise ArtifactError(explain(f"there is no artifact at {file}", hint="has the step been run?")) from error
-        try:
-            tree = json.loads(content.decode("utf-8", "surrogatepass"))
+            tree = parsed_json(content)
         except ValueError as error:
             raise ArtifactError(explain(f"the artifact {file} is truncated or corrupt: {error}")) from error
-        if artifact_type is None:
-            return read_plain(tree, path)
         try:
-            return Decoder(path).decode(artifact_type, tree)
+            return read_plain(tree, path) if artifact_type is None else Decoder(path).decode(artifact_type, tree)
         except ArtifactError as error:
             raise _naming_file(error, file) from error.__cause__
+
+
+def _encoded(encoder: Encoder, value: Any) -> Any:
+    try:
+        tree = encoder.encode(value)
+        if not is_deeper(tree, MAX_DEPTH):
+            return tree
+    except RecursionError as error:
+        raise _too_deep() from error
+    raise _too_deep()
+
+
+def _too_deep() -> ArtifactError:
+    return ArtifactError(
+        explain(
+            f"what was returned cannot be stored: it is nested more than {MAX_DEPTH} deep",
+            hint="return a flat list of its parts, or write it into a file below output()",
+        )
+    )
+
+
+def _read(file: str) -> bytes | None:
+    if protocol_of(file) in SUPPORTED_PROTOCOLS:
+        return patient_store_for(file).get(file, limit=LARGEST_ARTIFACT)
+    try:
+        return read_bytes(file, limit=LARGEST_ARTIFACT)
+    except FileNotFoundError:
+        return None
 
 
 def _naming_file(error: ArtifactError, file: str) -> ArtifactError:

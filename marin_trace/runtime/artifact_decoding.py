@@ -8,11 +8,12 @@ import base64
 import dataclasses
 import enum
 import io
+import math
+import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from importlib import import_module
 from typing import Any, Final, Union, cast, final, get_args, get_origin
 
 from marin_trace.errors import ArtifactError, explain
@@ -30,12 +31,16 @@ from marin_trace.runtime.artifact_annotations import (
     unwrapped,
 )
 from marin_trace.runtime.artifact_encoding import TYPE_MARK, type_tag
+from marin_trace.storage.bounded import NO_LIMIT
 from marin_trace.storage.files import join, read_bytes
 
 __all__ = ["Decoder", "read_plain"]
 
 _ANNOTATED: Final[Any] = typing.Annotated
 _SCALARS: Final = (bool, int, float, str, bytes)
+_LARGEST_HEADER: Final = 1 << 20
+"""Bytes; of an array of a hundred fields it has some 3,000."""
+_ARRAY_FILE: Final = re.compile(r"\.artifact-[0-9a-f]{16}\.npy")
 
 
 @final
@@ -94,7 +99,7 @@ class Decoder:
         if type(plain) is annotation:
             return plain
         if annotation is float and type(plain) is int:
-            return float(plain)
+            return _as_float(plain, path)
         raise _mismatch(path, annotation, tree)
 
     def _annotated(self, annotation: Any, tree: Any, path: str) -> Any:
@@ -191,7 +196,7 @@ class Decoder:
         if not isinstance(tree, dict):
             raise _mismatch(path, annotation, tree)
         marked = cast("dict[str, Any]", tree)
-        pairs = marked["$items"] if "$items" in marked else [item for item in marked.items() if item[0] != TYPE_MARK]
+        pairs = _pairs_of(marked) if "$items" in marked else [item for item in marked.items() if item[0] != TYPE_MARK]
         return {
             _hashable(self.decode(key_type, key, f"{path} (a key)")): self.decode(item_type, item, f"{path}[{key!r}]")
             for key, item in pairs
@@ -233,6 +238,13 @@ class Decoder:
             ) from error
 
 
+def _as_float(number: int, path: str) -> float:
+    try:
+        return float(number)
+    except OverflowError as error:
+        raise ArtifactError(explain(f"{path} is too large a number for a float")) from error
+
+
 def read_plain(tree: Any, output_path: str) -> Any:
     """A tree as plain values: marks are read, class names dropped."""
     if isinstance(tree, list):
@@ -241,16 +253,16 @@ def read_plain(tree: Any, output_path: str) -> Any:
         return tree
     marked = cast("dict[str, Any]", tree)
     if "$items" in marked:
-        pairs = [(read_plain(key, output_path), read_plain(item, output_path)) for key, item in marked["$items"]]
+        pairs = [(read_plain(key, output_path), read_plain(item, output_path)) for key, item in _pairs_of(marked)]
         return {_hashable(key): item for key, item in pairs}
     if "$array" in marked:
         return _read_array(marked, output_path)
     if "$bytes" in marked:
-        return base64.b64decode(marked["$bytes"])
+        return _bytes_of(marked["$bytes"])
     if "$float" in marked:
-        return float(marked["$float"])
+        return _float_of(marked["$float"])
     if "$enum" in marked:
-        return marked["$enum"]
+        return _text_of(marked, "$enum")
     return {key: read_plain(item, output_path) for key, item in marked.items() if key != TYPE_MARK}
 
 
@@ -274,20 +286,107 @@ def _items_of(annotation: Any, tree: Any, path: str) -> list[Any]:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(_hashable(item) for item in cast("list[Any]", value)) if isinstance(value, list) else value
+    if isinstance(value, list):
+        return tuple(_hashable(item) for item in cast("list[Any]", value))
+    try:
+        hash(value)
+    except TypeError as error:
+        raise _corrupt("a key or a member of a set", value) from error
+    return value
+
+
+def _pairs_of(marked: Mapping[str, Any]) -> list[list[Any]]:
+    pairs = marked["$items"]
+    if not isinstance(pairs, list):
+        raise _corrupt("$items", pairs)
+    for pair in cast("list[Any]", pairs):
+        if not isinstance(pair, list) or len(cast("list[Any]", pair)) != 2:
+            raise _corrupt("$items", pair)
+    return cast("list[list[Any]]", pairs)
+
+
+def _bytes_of(stored: Any) -> bytes:
+    try:
+        return base64.b64decode(stored, validate=True)
+    except (TypeError, ValueError) as error:
+        raise _corrupt("$bytes", stored) from error
+
+
+def _float_of(stored: Any) -> float:
+    if stored not in ("nan", "inf", "-inf"):
+        raise _corrupt("$float", stored)
+    return float(stored)
+
+
+def _text_of(marked: Mapping[str, Any], name: str) -> str:
+    value = marked.get(name)
+    if not isinstance(value, str):
+        raise _corrupt(name, value)
+    return value
 
 
 def _read_array(marked: Mapping[str, Any], output_path: str) -> Any:
     import numpy as np
 
-    file = join(output_path, str(marked["$array"]))
+    name, dtype = _text_of(marked, "$array"), _text_of(marked, "dtype")
+    if not _ARRAY_FILE.fullmatch(name):
+        # Nothing but what `save` writes beside the JSON: never a path that leads out of the output.
+        raise _corrupt("$array", name)
+    file = join(output_path, name)
     try:
-        array = np.load(io.BytesIO(read_bytes(file)), allow_pickle=False)
+        array = _array_in(read_bytes(file, limit=_largest_file(marked, dtype)))
     except (FileNotFoundError, ValueError, EOFError) as error:
         raise ArtifactError(explain(f"the array {file} is missing or corrupt: {error}")) from error
-    if str(array.dtype) == marked["dtype"]:
+    if str(array.dtype) == dtype:
         return array
-    return array.view(getattr(import_module("ml_dtypes"), str(marked["dtype"])))
+    import ml_dtypes
+
+    named: Any = getattr(ml_dtypes, dtype, None)
+    is_dtype = isinstance(named, type) and issubclass(named, np.generic)
+    recorded: Any = np.dtype(cast("Any", named)) if is_dtype else None
+    if recorded is None or recorded.itemsize != array.dtype.itemsize:
+        raise ArtifactError(explain(f"the array {file} holds {array.dtype}, and not what was recorded: {dtype}"))
+    return array.view(recorded)
+
+
+def _largest_file(marked: Mapping[str, Any], dtype: str) -> int:
+    """The bytes of an array's file, at most, by what the artifact says of it."""
+    import numpy as np
+
+    shape: Any = marked.get("shape")
+    if not isinstance(shape, list) or not all(
+        type(length) is int and length >= 0 for length in cast("list[Any]", shape)
+    ):
+        raise _corrupt("the shape of an array", shape)
+    try:
+        itemsize = np.dtype(dtype).itemsize
+    except (TypeError, ValueError, SyntaxError):  # of ml_dtypes, or structured: NumPy does not know it by name
+        return NO_LIMIT
+    return min(NO_LIMIT, math.prod(cast("list[int]", shape)) * itemsize + _LARGEST_HEADER)
+
+
+def _array_in(content: bytes) -> Any:
+    """The array of a ``.npy`` file, whose header may claim anything: what it claims must be there."""
+    import numpy as np
+
+    untyped: Any = np.lib.format
+    stream = io.BytesIO(content)
+    version = untyped.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"its format has the version {version}")
+    read_header = untyped.read_array_header_1_0 if version == (1, 0) else untyped.read_array_header_2_0
+    try:
+        shape, _, dtype = read_header(stream)
+    except Exception as error:  # whatever a tokenizer, a literal and a dtype can raise
+        raise ValueError(f"its header cannot be read: {error}") from error
+    size = dtype.itemsize * math.prod(shape)
+    if dtype.hasobject or any(length < 0 for length in shape) or size != len(content) - stream.tell():
+        raise ValueError(f"its header tells of {dtype} {shape}, and {len(content) - stream.tell()} bytes follow")
+    return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+def _corrupt(what: str, stored: Any) -> ArtifactError:
+    return ArtifactError(explain(f"the artifact is corrupt: {what} cannot be {_shortened(stored)}"))
 
 
 def _mismatch(path: str, annotation: Any, tree: Any, details: Iterable[str] = ()) -> ArtifactError:

@@ -48,9 +48,11 @@ from marin_trace.runtime.protocol import (
     commit,
     end_attempt,
     finish,
+    patience_after_failure,
     release,
     require_lease,
 )
+from marin_trace.safe_text import redact_text
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import delete_files, list_files
 
@@ -64,6 +66,7 @@ __all__ = [
     "failure_of",
     "last_epoch_of",
     "previous_failure",
+    "traceback_of",
     "utc_now",
 ]
 
@@ -71,6 +74,8 @@ logger = logging.getLogger(__name__)
 
 _TRACEBACK_CHARACTERS: Final = 8_000
 """What is kept of a traceback: enough for some 80 frames, little enough for a control file."""
+_MESSAGE_CHARACTERS: Final = 100_000
+"""What is kept of a message: some hold the whole of what they complain of."""
 
 
 @final
@@ -144,15 +149,21 @@ class Attempt:
             Whether it may be retried: somebody may have asked for its end.
         """
         if not retried:
-            self._end_somehow(end_attempt(self.log, self._end(EndKind.FAILED, record=record, error=failure)))
+            failed = self._end(EndKind.FAILED, record=record, error=failure)
+            self._end_somehow(end_attempt(self.log, failed, patience_s=self._patience_s()))
             return False
         released = self._end(EndKind.RELEASED, record=record, error=failure)
-        standing = self._end_somehow(release(self.log, released))
+        standing = self._end_somehow(release(self.log, released, patience_s=self._patience_s()))
         return standing is not None and standing.kind is EndKind.RELEASED
 
-    def release(self, failure: StepFailure | None = None) -> None:
-        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end."""
-        self._end_somehow(release(self.log, self._end(EndKind.RELEASED, error=failure)))
+    def release(self, failure: StepFailure | None = None) -> bool:
+        """Ends the epoch as RELEASED: no verdict on the step. As FAILED where somebody asked for its end.
+
+        Returns:
+            Whether it has ended: a store that does not answer leaves it open.
+        """
+        released = self._end(EndKind.RELEASED, error=failure)
+        return self._end_somehow(release(self.log, released, patience_s=self._patience_s())) is not None
 
     def _end(
         self,
@@ -163,6 +174,9 @@ class Attempt:
         error: StepFailure | None = None,
     ) -> EndRecord:
         return EndRecord(self.epoch, kind, self.claimed.attempt, utc_now(), record or {}, inputs or {}, error=error)
+
+    def _patience_s(self) -> float:
+        return self.driver.run(patience_after_failure(self.claimed.attempt))
 
     def _end_somehow(self, program: Program[EndRecord]) -> EndRecord | None:
         # The step's own exception is on its way to the user: a store that fails as well must not replace it.
@@ -312,8 +326,14 @@ def failure_of(error: BaseException, phase: FailurePhase) -> StepFailure:
     """An exception as the log keeps it."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    text = "".join(traceback.format_exception(error))
-    return StepFailure(name, _message_of(error), phase, text[-_TRACEBACK_CHARACTERS:])
+    # Redacted before it is cut: half a URL hides its credentials from whoever looks for them.
+    message = redact_text(_message_of(error))[:_MESSAGE_CHARACTERS]
+    return StepFailure(name, message, phase, traceback_of(error)[-_TRACEBACK_CHARACTERS:])
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of an exception as it is kept: without the credentials of URLs and what has a secret name."""
+    return redact_text("".join(traceback.format_exception(error)))
 
 
 def utc_now() -> str:

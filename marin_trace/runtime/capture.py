@@ -10,9 +10,11 @@ once and fails no step.
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -24,8 +26,10 @@ from typing import IO, Any, Final, cast, final
 from marin_trace.errors import StorageError
 from marin_trace.io import own_process_log
 from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.safe_text import redact_text
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import is_local, local_path
+from marin_trace.storage.patient_store import PATIENCE_S
 
 __all__ = ["attempt_log_path", "captured", "existing_log", "routed_output"]
 
@@ -33,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 _LIMIT_CHARACTERS: Final = 100_000_000
 """Of one attempt in a thread; what comes after is shown and not kept."""
+_LOOK_PATIENCE_S: Final = 2.0
+"""The runner waits meanwhile."""
 _FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -48,30 +54,40 @@ def existing_log(output_path: str, epoch: int | None) -> str | None:
     path = attempt_log_path(AttemptLog(output_path), epoch)
     if is_local(path):
         return path if os.path.isfile(local_path(path)) else None
-    return path if patient_store_for(path).get(path) is not None else None
+    directory, _, name = path.rpartition("/")
+    try:
+        names = patient_store_for(path, patience_s=_LOOK_PATIENCE_S).list(directory)
+    except StorageError as error:
+        # The step's own error is on its way: where more is written down is little beside it.
+        logger.warning(f"whether there is a log {path} is not known: {error}")
+        return None
+    return path if name in names else None
 
 
 @contextlib.contextmanager
-def captured(log: AttemptLog, epoch: int, *, rank: int = 0) -> Generator[None, None, None]:
+def captured(
+    log: AttemptLog, epoch: int, *, rank: int = 0, patience_s: float = PATIENCE_S
+) -> Generator[None, None, None]:
     """Keeps what is printed and logged in the block, and the traceback of what it raises.
 
     Args:
         log: Of the output; the caller holds the claim.
         epoch: Of the caller's attempt.
         rank: Of the caller in its gang.
+        patience_s: For how long a store that is away is asked to keep it.
     """
     path = attempt_log_path(log, epoch, rank=rank)
     pointer = own_process_log.get()
     if pointer is not None:
-        with _redirected(local_path(path), pointer) if is_local(path) else _uploaded(path, pointer):
+        with _redirected(local_path(path), pointer) if is_local(path) else _uploaded(path, pointer, patience_s):
             yield
         return
-    sink = _FileSink(local_path(path)) if is_local(path) else _StoreSink(path)
+    sink = _FileSink(local_path(path)) if is_local(path) else _StoreSink(path, patience_s)
     token = _sink.set(sink)
     try:
         yield
     except Exception:
-        sink.write(traceback.format_exc())
+        sink.write(redact_text(traceback.format_exc()))
         raise
     finally:
         _sink.reset(token)
@@ -150,7 +166,8 @@ class _FileSink(_Sink):
     """A file on a disk of this machine: it can be followed while the step runs."""
 
     def _open(self) -> IO[str]:
-        return open(self._name, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+        descriptor = _opened_log(self._name)
+        return open(descriptor, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
 
     def _finish(self, stream: IO[str]) -> None:
         stream.close()
@@ -160,13 +177,17 @@ class _FileSink(_Sink):
 class _StoreSink(_Sink):
     """A file in a store that cannot append: it appears when the attempt ends."""
 
+    def __init__(self, name: str, patience_s: float) -> None:
+        super().__init__(name)
+        self._patience_s = patience_s
+
     def _open(self) -> IO[str]:
         return io.StringIO()
 
     def _finish(self, stream: IO[str]) -> None:
         content = cast("io.StringIO", stream).getvalue().encode("utf-8", "backslashreplace")
         try:
-            patient_store_for(self._name).put(self._name, content)
+            patient_store_for(self._name, patience_s=self._patience_s).put(self._name, content)
         except StorageError as error:
             self._tell(error)
 
@@ -255,7 +276,7 @@ _routings: list[_Routing | None] = []
 
 
 @contextlib.contextmanager
-def _uploaded(path: str, pointer: str) -> Generator[None, None, None]:
+def _uploaded(path: str, pointer: str, patience_s: float) -> Generator[None, None, None]:
     """As `_redirected`, for a store that cannot append: the file appears when the attempt ends."""
     with tempfile.NamedTemporaryFile(prefix="marin-trace-log-") as file:
         try:
@@ -265,7 +286,7 @@ def _uploaded(path: str, pointer: str) -> Generator[None, None, None]:
             content = file.read(_LIMIT_CHARACTERS)
             if content:
                 try:
-                    patient_store_for(path).put(path, content)
+                    patient_store_for(path, patience_s=patience_s).put(path, content)
                 except StorageError as error:
                     logger.warning(f"the log {path} cannot be written: {error}")
 
@@ -278,14 +299,14 @@ def _redirected(path: str, pointer: str) -> Generator[None, None, None]:
     _flush()
     saved = [(number, os.dup(number)) for number in (1, 2)]
     try:
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        target = _opened_log(path)
         for number, _ in saved:
             os.dup2(target, number)
         os.close(target)
         try:
             yield
         except Exception:
-            traceback.print_exc()
+            sys.stderr.write(redact_text(traceback.format_exc()))
             raise
         finally:
             _flush()
@@ -293,6 +314,16 @@ def _redirected(path: str, pointer: str) -> Generator[None, None, None]:
         for number, original in saved:
             os.dup2(original, number)
             os.close(original)
+
+
+def _opened_log(path: str) -> int:
+    """A log, to be appended to: never through a link, and never a pipe that nobody reads."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor
 
 
 def _flush() -> None:

@@ -21,6 +21,7 @@ from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.operations import LeaseView, ReadLease
 from marin_trace.runtime.options import DEFAULT_LEASE_S, AttemptOptions
 from marin_trace.runtime.protocol import Claimed, ClaimPolicy, claim_epoch, read_state
+from marin_trace.storage.store_probe import check_store
 
 __all__ = ["Cached", "disk_cached"]
 
@@ -49,6 +50,7 @@ def disk_cached(
 
     Raises:
         StorageError: The output's log cannot be read or written.
+        PrefixError: The store lets several create the same file: nothing was run.
 
     Example:
         >>> import pathlib, tempfile
@@ -138,6 +140,9 @@ class Cached(Generic[T]):
     def _unlocked(self, output_path: str) -> T:
         if driver_for(output_path).run(read_state(AttemptLog(output_path))).is_finished:
             return self._hit(output_path)
+        AttemptOptions().check_links(output_path)
+        # Of several that run at the same time one commits, if the store can tell.
+        check_store(AttemptLog(output_path).directory)
         value = self.fn(output_path)
         if self.save is not None:
             self.save(value, output_path)

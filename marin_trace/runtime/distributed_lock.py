@@ -36,6 +36,7 @@ from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import JobTicket, attempt_observer
 from marin_trace.runtime.gang_attempt import GangLead, run_member
 from marin_trace.runtime.inputs import epochs_of_inputs
+from marin_trace.runtime.interrupts import is_ending
 from marin_trace.runtime.job_protocol import JobEntry, Left, enter_job
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper, wait_for_an_end
 from marin_trace.runtime.liveness import claiming, living_attempt
@@ -43,7 +44,7 @@ from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, FailurePhas
 from marin_trace.runtime.manifest import data_files, write_manifest
 from marin_trace.runtime.operations import FinishingAct, ReadLease, ReadyKeeper
 from marin_trace.runtime.options import AttemptOptions
-from marin_trace.runtime.protocol import ClaimPolicy, Held, Sighting, claim_epoch
+from marin_trace.runtime.protocol import HEARTBEAT_FRACTION, ClaimPolicy, Held, Sighting, claim_epoch
 from marin_trace.runtime.records import write_step_info
 from marin_trace.storage.store_probe import check_store
 from marin_trace.workers.gang import GangSeat, gang_seat
@@ -164,8 +165,9 @@ class LockedCallable(Generic[T]):
     def _attempt(self, output_path: str, ticket: JobTicket | None, seat: GangSeat | None) -> T:
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
         log = AttemptLog(output_path)
-        check_store(log.directory)
         options = self.options
+        options.check_links(output_path)
+        check_store(log.directory)
         for retries_left in range(options.retries if ticket is None else ticket.retries, -1, -1):
             draft = draft_claim(
                 lease_s=options.lease_seconds,
@@ -175,7 +177,7 @@ class LockedCallable(Generic[T]):
             )
             with living_attempt(draft.nonce):
                 attempt, lease = self._claim(driver, log, draft, seat)
-                phase = _Phase()
+                phase, is_left = _Phase(), False
                 try:
                     return self._run(attempt, lease, phase, None if seat is None else GangLead(attempt, seat))
                 except LeaseLostError as error:
@@ -191,10 +193,13 @@ class LockedCallable(Generic[T]):
                         f"{output_path}: attempt {attempt.epoch} failed, {retries_left} retries left: {error!r}"
                     )
                 except BaseException as error:
-                    attempt.release(failure_of(error, phase.now))
+                    has_ended = attempt.release(failure_of(error, phase.now))
+                    # What a silent store keeps open here, the keeper ends after this process.
+                    is_left = is_ending() and not has_ended
                     raise
                 finally:
-                    forget_claim(lease)
+                    if not is_left:
+                        forget_claim(lease)
         raise AssertionError("the last attempt returns or raises")
 
     def _claim(
@@ -243,9 +248,10 @@ class LockedCallable(Generic[T]):
         inputs = epochs_of_inputs(output_path, options.inputs)
         checks_lease = lease_check.set(attempt.lease_check())
         try:
-            with contextlib.ExitStack() as interruptible, contextlib.ExitStack() as captures:
+            with contextlib.ExitStack() as captures, contextlib.ExitStack() as interruptible:
+                patience_s = attempt.claim.lease_s * HEARTBEAT_FRACTION
+                captures.enter_context(captured(attempt.log, attempt.epoch, patience_s=patience_s))
                 interruptible.enter_context(lease.interruptible())
-                captures.enter_context(captured(attempt.log, attempt.epoch))
                 with contextlib.nullcontext() if gang is None else gang.leading():
                     value = self._body(output_path)
 

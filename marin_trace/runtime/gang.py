@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from marin_trace.errors import ControlFileError, explain
+from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.heartbeat import Kept, KeptClaim, stop_owner
 from marin_trace.runtime.job_protocol import Left
 from marin_trace.runtime.log_records import (
     AttemptLog,
     ClaimRecord,
-    DoneRecord,
     EndKind,
     EndRecord,
     JobIdentity,
-    ReadyRecord,
     StartRecord,
     StepFailure,
 )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Final, final
 
-from marin_trace.errors import JobFailedError, LeaseLostError, explain
+from marin_trace.errors import JobFailedError, LeaseLostError, StorageError, explain
 from marin_trace.io import GangMember, gang_membership, lease_check, running_body
 from marin_trace.runtime.attempt import Attempt, failure_of
 from marin_trace.runtime.capture import captured
@@ -24,9 +24,10 @@ from marin_trace.runtime.gang import (
     leave_done,
     read_end,
 )
+from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.job_protocol import Left
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper
-from marin_trace.runtime.log_records import AttemptLog, DoneRecord, FailurePhase, ReadyRecord, StepFailure
+from marin_trace.runtime.log_records import AttemptLog, FailurePhase, StepFailure
 from marin_trace.runtime.protocol import LEASE_FRACTION, Claimed
 from marin_trace.workers.gang import GangSeat
 
@@ -64,7 +65,10 @@ class GangLead:
             raise
         except BaseException as error:
             # An engine that ends a gang because of another process, or a collective that broke, is no cause.
-            self._look_at_others(because=error)
+            try:
+                self._look_at_others(because=error)
+            except StorageError as second:
+                logger.warning(f"{attempt.log.output_path}: nothing is known of the gang's other processes: {second}")
             raise
         finally:
             gang_membership.reset(token)

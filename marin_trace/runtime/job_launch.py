@@ -213,6 +213,7 @@ class JobLaunch:
     def _launch_once(self) -> _Resting[Exception | None]:
         """One claim and one job. What it failed of, if it did."""
         options = self._options
+        options.check_links(self._output_path)
         self._handle = self._claimed = None
         self._is_late = False
         self._job = JobIdentity(job_name(self._place.name), self._client.name, _digest(options))

@@ -101,11 +101,16 @@ class HeldLease:
 
     @contextlib.contextmanager
     def interruptible(self) -> Generator[None, None, None]:
-        """The block is interrupted by a `LeaseLostError` that says why, should the lease be lost in it."""
+        """The block is interrupted by a `LeaseLostError` that says why, should the lease be lost in it.
+
+        Nothing of the attempt runs once it has ended so: the claim is forgotten, and nobody is killed for it while a
+        store that is away is told of the end.
+        """
         self.thread = threading.get_ident()
         try:
             yield
         except LeaseLostError as error:
+            forget_claim(self)
             if self.lost is None or error.args:
                 raise
             raise LeaseLostError(explain(self.lost, hint="this attempt's work is not committed")) from error

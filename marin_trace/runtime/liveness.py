@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import getpass
 import os
+import re
 import stat
 import tempfile
 import threading
@@ -28,6 +29,7 @@ from typing import Final, final
 from marin_trace.errors import StorageError, explain
 from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.log_records import ClaimRecord, StartRecord
+from marin_trace.storage.bounded import read_regular_file
 
 __all__ = [
     "OWNERS_VARIABLE",
@@ -44,6 +46,9 @@ OWNERS_VARIABLE: Final = "MARIN_TRACE_OWNERS"
 """Nonces of the claiming processes above a process, separated by colons."""
 
 _PROCESSES = Path("/proc")
+_NONCE: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_BIRTH_BYTES: Final = 1000
+"""More than a liveness file holds."""
 
 
 @final
@@ -134,6 +139,9 @@ def owner_is_gone(claim: ClaimRecord | StartRecord) -> bool:
         # Of its other processes this machine may know nothing.
         return False
     nonce = claim.process_nonce
+    if not _NONCE.fullmatch(nonce):
+        # It names a file of this machine, and was read from a store: anybody may have written it.
+        return False
     if nonce == _identity.nonce:
         attempt = claim.attempt if isinstance(claim, StartRecord) else claim.nonce
         return attempt not in _identity.attempts
@@ -150,22 +158,25 @@ def runtime_directory() -> Path:
     """This machine's directory for liveness files, private to the user, gone at the latest with the machine's boot.
 
     Raises:
-        StorageError: The directory that would be used belongs to somebody else.
+        StorageError: What lies at its place is a link, belongs to somebody else, or is open to others.
     """
     user = os.getuid()
     for candidate in (os.environ.get("XDG_RUNTIME_DIR"), f"/run/user/{user}"):
         if candidate and os.path.isdir(candidate) and os.access(candidate, os.W_OK | os.X_OK):
-            directory = Path(candidate) / "marin_trace"
-            directory.mkdir(mode=0o700, exist_ok=True)
-            return directory
-    directory = Path(tempfile.gettempdir()) / f"marin_trace-{user}"
-    directory.mkdir(mode=0o700, exist_ok=True)
+            return _private(Path(candidate) / "marin_trace")
+    return _private(Path(tempfile.gettempdir()) / f"marin_trace-{user}")
+
+
+def _private(directory: Path) -> Path:
+    """A directory, made if it is missing, that nobody else can read, write or have put there."""
+    with contextlib.suppress(FileExistsError):  # a link, a file or another user's directory: looked at below
+        directory.mkdir(mode=0o700)
     facts = directory.lstat()
-    if facts.st_uid != user or not stat.S_ISDIR(facts.st_mode) or facts.st_mode & 0o077:
+    if facts.st_uid != os.getuid() or not stat.S_ISDIR(facts.st_mode) or facts.st_mode & 0o077:
         raise StorageError(
             explain(
                 f"{directory} is not a private directory of {getpass.getuser()}",
-                hint="set XDG_RUNTIME_DIR to a directory that only you can write to",
+                hint=f"chmod 700 {directory}, if it is yours; or set XDG_RUNTIME_DIR to a directory of your own",
             )
         )
     return directory
@@ -191,7 +202,7 @@ class _Birth:
     @classmethod
     def read(cls, path: Path) -> "_Birth | None":
         """What a file says; None if its owner died before it had written it."""
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = read_regular_file(str(path), _BIRTH_BYTES).decode("ascii").splitlines()
         return cls(lines[0], lines[1], float(lines[2])) if len(lines) == 3 else None
 
     def to_text(self) -> str:
@@ -224,7 +235,7 @@ def _pid_namespace() -> str:
 
 def _lock_is_free(path: Path) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     try:

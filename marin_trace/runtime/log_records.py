@@ -5,34 +5,46 @@ opens an epoch, ``000001.end`` closes it. A record's ``write_id`` is unique to i
 that it meant to create compares it, and so tells its own write, whose answer was lost, from somebody else's.
 """
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
-from marin_trace.errors import ControlFileError, explain
+from marin_trace.runtime.record_fields import (
+    check_epoch,
+    check_write_id,
+    dumped,
+    mapping,
+    number_of_seconds,
+    optional_count,
+    optional_text,
+    reading,
+    shown,
+    shown_lines,
+    text,
+    whole_number,
+)
 
 __all__ = [
     "LOCAL_CLUSTER",
     "AttemptLog",
     "CancelRecord",
     "ClaimRecord",
-    "DoneRecord",
     "EndKind",
     "EndRecord",
     "FailurePhase",
     "HeartbeatRecord",
     "JobIdentity",
-    "ReadyRecord",
     "StartRecord",
     "StepFailure",
 ]
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LOG_DIRECTORY = ".executor"
 _STATUS_TOKEN = ".executor_status"  # noqa: S105 - a file name
 _FOREIGN_LOCK = ".executor_status.lock"
+_DECISIVE_FILE = re.compile(r"(?P<epoch>[0-9]{6}|[1-9][0-9]{6,8})\.(?P<kind>claim|end)")
+"""As `AttemptLog.claim` and `AttemptLog.end` name them: nothing else opens or closes an epoch."""
 
 LOCAL_CLUSTER: Final = "local"
 """Where jobs are processes of the launcher's own machine."""
@@ -75,6 +87,32 @@ class StepFailure:
     phase: FailurePhase = FailurePhase.BODY
     traceback: str = ""
     """The tail of its traceback."""
+
+    def to_json(self) -> dict[str, str]:
+        """As it stands in a record."""
+        return {
+            "type": self.type,
+            "message": self.message,
+            "phase": self.phase.value,
+            "traceback": self.traceback,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> "StepFailure | None":
+        """Reads it, where there is one.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is none.
+        """
+        if value is None:
+            return None
+        record = mapping(value)
+        return cls(
+            type=shown(record, "type"),
+            message=shown_lines(record, "message"),
+            phase=FailurePhase(text(record, "phase")),
+            traceback=shown_lines(record, "traceback"),
+        )
 
     @property
     def last_line(self) -> str:
@@ -134,7 +172,7 @@ class ClaimRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump(
+        return dumped(
             {
                 "epoch": self.epoch,
                 "write_id": self.write_id,
@@ -157,20 +195,22 @@ class ClaimRecord:
         Raises:
             ControlFileError: It is no claim.
         """
-        with _reading(content, path) as record:
+        with reading(content, path) as record:
             job = record["job"]
-            return cls(
-                epoch=int(record["epoch"]),
-                nonce=str(record["nonce"]),
-                host=str(record["host"]),
-                pid=int(record["pid"]),
-                process_nonce=str(record["process_nonce"]),
-                lease_s=float(record["lease_s"]),
-                claimed_at=str(record["claimed_at"]),
-                run_id=record["run_id"],
-                rerun_of=record["rerun_of"],
-                job=job and JobIdentity(str(job["name"]), str(job["cluster"]), str(job["digest"])),
+            claim = cls(
+                epoch=check_epoch(whole_number(record, "epoch"), path),
+                nonce=text(record, "nonce"),
+                host=shown(record, "host"),
+                pid=whole_number(record, "pid"),
+                process_nonce=text(record, "process_nonce"),
+                lease_s=number_of_seconds(record, "lease_s"),
+                claimed_at=shown(record, "claimed_at"),
+                run_id=optional_text(record, "run_id"),
+                rerun_of=optional_count(record, "rerun_of"),
+                job=None if job is None else _job(mapping(job)),
             )
+            check_write_id(record, claim.write_id)
+            return claim
 
 
 @final
@@ -201,7 +241,7 @@ class StartRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump(
+        return dumped(
             {
                 "write_id": self.write_id,
                 "nonce": self.nonce,
@@ -220,15 +260,17 @@ class StartRecord:
         Raises:
             ControlFileError: It is no start.
         """
-        with _reading(content, path) as record:
-            return cls(
-                nonce=str(record["nonce"]),
-                attempt=str(record["attempt"]),
-                host=str(record["host"]),
-                pid=int(record["pid"]),
-                process_nonce=str(record["process_nonce"]),
-                gang=record.get("gang"),
+        with reading(content, path) as record:
+            start = cls(
+                nonce=text(record, "nonce"),
+                attempt=text(record, "attempt"),
+                host=shown(record, "host"),
+                pid=whole_number(record, "pid"),
+                process_nonce=text(record, "process_nonce"),
+                gang=optional_text(record, "gang") if "gang" in record else None,
             )
+            check_write_id(record, start.write_id)
+            return start
 
 
 @final
@@ -248,7 +290,7 @@ class HeartbeatRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump({"nonce": self.nonce, "seq": self.seq, "by": self.by, "tried_at": self.tried_at})
+        return dumped({"nonce": self.nonce, "seq": self.seq, "by": self.by, "tried_at": self.tried_at})
 
 
 @final
@@ -262,7 +304,7 @@ class CancelRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        return _dump({"by": self.by, "why": self.why})
+        return dumped({"by": self.by, "why": self.why})
 
     @classmethod
     def from_bytes(cls, content: bytes, path: str) -> "CancelRecord":
@@ -271,8 +313,8 @@ class CancelRecord:
         Raises:
             ControlFileError: It is no request.
         """
-        with _reading(content, path) as record:
-            return cls(by=str(record["by"]), why=str(record["why"]))
+        with reading(content, path) as record:
+            return cls(by=shown(record, "by"), why=shown_lines(record, "why"))
 
 
 @final
@@ -301,8 +343,7 @@ class EndRecord:
 
     def to_bytes(self) -> bytes:
         """The file's content."""
-        error = self.error
-        return _dump(
+        return dumped(
             {
                 "epoch": self.epoch,
                 "kind": self.kind.value,
@@ -312,7 +353,7 @@ class EndRecord:
                 "record": dict(self.record),
                 "inputs": dict(self.inputs),
                 "manifest": self.manifest,
-                "error": error and _failure_fields(error),
+                "error": self.error and self.error.to_json(),
             }
         )
 
@@ -323,80 +364,22 @@ class EndRecord:
         Raises:
             ControlFileError: It is no end.
         """
-        with _reading(content, path) as record:
-            error = record["error"]
-            return cls(
-                epoch=int(record["epoch"]),
-                kind=EndKind(record["kind"]),
-                nonce=str(record["nonce"]),
-                ended_at=str(record["ended_at"]),
-                record=_mapping(record["record"]),
-                inputs={str(path): int(epoch) for path, epoch in _mapping(record["inputs"]).items()},
-                manifest=record["manifest"],
-                error=error and _failure(error),
+        with reading(content, path) as record:
+            inputs = mapping(record["inputs"])
+            end = cls(
+                epoch=check_epoch(whole_number(record, "epoch"), path),
+                kind=EndKind(text(record, "kind")),
+                nonce=text(record, "nonce"),
+                ended_at=shown(record, "ended_at"),
+                record=_digests(mapping(record["record"])),
+                inputs={path: whole_number(inputs, path) for path in inputs},
+                manifest=optional_text(record, "manifest"),
+                error=StepFailure.from_json(record["error"]),
             )
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ReadyRecord:
-    """``NNNNNN.ready``: the first process of a gang has prepared the output, and the others may begin."""
-
-    attempt: str
-    """Of the gang's first process, as its `StartRecord` names it."""
-    coordinator: str
-    """``host:port`` where it can be reached."""
-
-    @property
-    def write_id(self) -> str:
-        """Unique to the writer and to this kind of file."""
-        return f"{self.attempt}:ready"
-
-    def to_bytes(self) -> bytes:
-        """The file's content."""
-        return _dump({"write_id": self.write_id, "attempt": self.attempt, "coordinator": self.coordinator})
-
-    @classmethod
-    def from_bytes(cls, content: bytes, path: str) -> "ReadyRecord":
-        """Reads the file.
-
-        Raises:
-            ControlFileError: It is none.
-        """
-        with _reading(content, path) as record:
-            return cls(str(record["attempt"]), str(record["coordinator"]))
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class DoneRecord:
-    """``NNNNNN.done-R``: the body of a gang's process R has ended."""
-
-    attempt: str
-    """Of the gang's first process."""
-    rank: int
-    error: StepFailure | None = None
-
-    @property
-    def write_id(self) -> str:
-        """Unique to the writer and to this kind of file."""
-        return f"{self.attempt}:done-{self.rank}"
-
-    def to_bytes(self) -> bytes:
-        """The file's content."""
-        error = self.error and _failure_fields(self.error)
-        return _dump({"write_id": self.write_id, "attempt": self.attempt, "rank": self.rank, "error": error})
-
-    @classmethod
-    def from_bytes(cls, content: bytes, path: str) -> "DoneRecord":
-        """Reads the file.
-
-        Raises:
-            ControlFileError: It is none.
-        """
-        with _reading(content, path) as record:
-            error = record["error"]
-            return cls(str(record["attempt"]), int(record["rank"]), None if error is None else _failure(error))
+            check_write_id(record, end.write_id)
+            if end.kind is EndKind.SUCCESS and end.error is not None:
+                raise ValueError("it is a success with an error")
+            return end
 
 
 @final
@@ -455,14 +438,20 @@ class AttemptLog:
         return f"{epoch:06d}.cancel" in names
 
     @staticmethod
+    def ended_epochs(names: list[str]) -> list[int]:
+        """The epochs that a listing shows an end of, in order."""
+        named = map(_DECISIVE_FILE.fullmatch, names)
+        return sorted(int(match["epoch"]) for match in named if match is not None and match["kind"] == "end")
+
+    @staticmethod
     def last_epoch(names: list[str]) -> tuple[int, bool]:
         """The highest epoch that a listing shows, and whether it has an end; (0, False) where there is no log."""
         last, ended = 0, False
         for name in names:
-            number, _, kind = name.partition(".")
-            if kind not in ("claim", "end") or not number.isdecimal():
+            named = _DECISIVE_FILE.fullmatch(name)
+            if named is None:
                 continue
-            epoch = int(number)
+            epoch, kind = int(named["epoch"]), named["kind"]
             if epoch > last:
                 last, ended = epoch, kind == "end"
             elif epoch == last and kind == "end":
@@ -470,61 +459,11 @@ class AttemptLog:
         return last, ended
 
 
-def _dump(record: dict[str, Any]) -> bytes:
-    return _ENCODER.encode(record).encode()
+def _job(record: dict[str, Any]) -> JobIdentity:
+    return JobIdentity(text(record, "name"), text(record, "cluster"), text(record, "digest"))
 
 
-@final
-class _reading:  # noqa: N801 - a context manager used as a statement
-    """Parses a control file, and turns whatever is wrong with it into a ControlFileError that names it."""
-
-    __slots__ = ("_content", "_path")
-
-    def __init__(self, content: bytes, path: str) -> None:
-        self._content = content
-        self._path = path
-
-    def __enter__(self) -> dict[str, Any]:
-        try:
-            return _mapping(json.loads(self._content))
-        except (ValueError, TypeError) as error:
-            raise self._corrupt(error) from error
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)) and not isinstance(
-            error, ControlFileError
-        ):
-            raise self._corrupt(error) from error
-
-    def _corrupt(self, error: Exception) -> ControlFileError:
-        return ControlFileError(
-            explain(
-                f"control file {self._path} is truncated or corrupt",
-                facts={"size": f"{len(self._content)} bytes", "problem": f"{type(error).__name__}: {error}"},
-                hint="restore it from a backup, or move the whole output away: the step is then built again",
-            )
-        )
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object, found {type(value).__name__}")
-    return cast("dict[str, Any]", value)
-
-
-def _failure_fields(failure: StepFailure) -> dict[str, str]:
-    return {
-        "type": failure.type,
-        "message": failure.message,
-        "phase": failure.phase.value,
-        "traceback": failure.traceback,
-    }
-
-
-def _failure(record: dict[str, Any]) -> StepFailure:
-    return StepFailure(
-        type=str(record["type"]),
-        message=str(record["message"]),
-        phase=FailurePhase(record["phase"]),
-        traceback=str(record["traceback"]),
-    )
+def _digests(record: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(record.get("fingerprint"), str | None):
+        raise TypeError("the fingerprint is no text")
+    return record

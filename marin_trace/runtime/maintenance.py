@@ -25,8 +25,10 @@ from marin_trace.runtime.manifest import ChangeKind, FileChange, Manifest, chang
 from marin_trace.runtime.options import DEFAULT_LEASE_S
 from marin_trace.runtime.protocol import create, owner_of, seal
 from marin_trace.runtime.status import StatusKind, read_start, read_status
+from marin_trace.storage.bounded import LARGEST_MANIFEST
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import delete_file, is_local, list_files, local_path
+from marin_trace.storage.links import refuse_links_out_of
 
 __all__ = [
     "Check",
@@ -166,10 +168,11 @@ def check_output(output_path: str) -> Check:
 def _manifest_of(log: AttemptLog, epoch: int) -> Manifest | None:
     store = patient_store_for(log.output_path)
     path = manifest_path(log, epoch)
-    end, content = store.get_many([log.end(epoch), path])
+    end = store.get(log.end(epoch))
     digest = EndRecord.from_bytes(end or b"", log.end(epoch)).manifest
     if digest is None:
         return None
+    content = store.get(path, limit=LARGEST_MANIFEST)
     if content is None:
         raise ControlFileError(explain(f"manifest {path} is missing"))
     if hashlib.sha256(content).hexdigest() != digest:
@@ -188,12 +191,13 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
         StorageError: Its log cannot be read.
     """
     log = AttemptLog(output_path)
+    refuse_links_out_of(output_path, log.directory)
     status = read_status(output_path)
     found: list[Garbage] = []
     is_idle = status.kind in (StatusKind.FAILED, StatusKind.RELEASED, StatusKind.FENCED, StatusKind.ABANDONED)
     if status.epoch > 0 and is_idle:
         data = data_files(output_path).values()
-        if data and not _has_ever_succeeded(log, status.epoch):
+        if data and not _has_ever_succeeded(log):
             reason = f"attempt {status.epoch} is {status.kind.value}, and none has succeeded"
             paths, size = tuple(file.path for file in data), sum(file.size for file in data)
             found.append(Garbage(GarbageKind.UNFINISHED, output_path, paths, size, reason))
@@ -210,10 +214,10 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
     return found
 
 
-def _has_ever_succeeded(log: AttemptLog, last: int) -> bool:
+def _has_ever_succeeded(log: AttemptLog) -> bool:
     # What a forced attempt was to replace is still somebody's data, though it no longer counts as finished.
     store = patient_store_for(log.output_path)
-    ends = [log.end(epoch) for epoch in range(1, last + 1)]
+    ends = [log.end(epoch) for epoch in AttemptLog.ended_epochs(store.list(log.directory))]
     contents = zip(ends, store.get_many(ends), strict=True)
     return any(end and EndRecord.from_bytes(end, path).kind is EndKind.SUCCESS for path, end in contents)
 
@@ -225,6 +229,7 @@ def delete_garbage(garbage: Garbage) -> None:
         RunError: Somebody builds or has finished the output by now; nothing was deleted.
     """
     if garbage.kind is not GarbageKind.UNFINISHED:
+        refuse_links_out_of(garbage.output_path, AttemptLog(garbage.output_path).directory)
         for path in garbage.files:
             delete_file(path)
         return
@@ -278,6 +283,7 @@ def unlock(output_path: str, epoch: int) -> StatusKind:
         How the attempt stands now; the owner may have been faster.
     """
     driver, log = driver_for(output_path), AttemptLog(output_path)
+    refuse_links_out_of(output_path, log.directory)
     driver.run(seal(log, epoch, draft_claim(lease_s=DEFAULT_LEASE_S)))
     return read_status(output_path).kind
 
@@ -292,6 +298,7 @@ def cancel_attempt(output_path: str, *, why: str) -> Evidence:
     if evidence is None:
         raise RunError(explain(f"nothing runs at {output_path}: {read_status(output_path).kind.value}"))
     driver, log = driver_for(output_path), AttemptLog(output_path)
+    refuse_links_out_of(output_path, log.directory)
     by = f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()})"
     request = json.dumps({"by": by, "why": why}, ensure_ascii=False, separators=(",", ":")).encode()
     driver.run(create(f"{log.directory}/{evidence.claim.epoch:06d}.cancel", request))

@@ -24,7 +24,9 @@ from marin_trace.errors import ControlFileError, RunError, StorageError, explain
 from marin_trace.runtime.driver import Driver
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.protocol import create
+from marin_trace.runtime.record_fields import check_epoch, parsed_object, whole_number
 from marin_trace.runtime.records import EXECUTOR_INFO
+from marin_trace.safe_text import on_one_line
 from marin_trace.storage.files import FileStat, is_local, list_files, local_path, scan_local, sync_path
 
 __all__ = [
@@ -101,16 +103,31 @@ class Manifest:
             ControlFileError: It is no manifest.
         """
         try:
-            record = cast("dict[str, Any]", json.loads(content))
-            rows = cast("list[list[Any]]", record["files"])
-            return cls(int(record["epoch"]), tuple(ManifestEntry(*row[:5], is_leftover=bool(row[5])) for row in rows))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+            record = parsed_object(content)
+            rows = cast("list[Any]", record["files"])
+            return cls(check_epoch(whole_number(record, "epoch"), path), tuple(map(_entry, rows)))
+        except (ValueError, TypeError, KeyError) as error:
             raise ControlFileError(
                 explain(
                     f"manifest {path} is truncated or corrupt",
                     facts={"size": f"{len(content)} bytes", "problem": f"{type(error).__name__}: {error}"},
                 )
             ) from error
+
+
+def _entry(row: Any) -> ManifestEntry:
+    match row:
+        case [
+            str(path),
+            int(size),
+            int() | None as mtime_ns,
+            str() | None as checksum,
+            str() | None as tag,
+            0 | 1 as old,
+        ]:
+            return ManifestEntry(path, size, mtime_ns, checksum, tag, is_leftover=bool(old))
+        case _:
+            raise ValueError("a row is not as a file is described")
 
 
 class ChangeKind(StrEnum):
@@ -331,4 +348,6 @@ def _warn_of_leftovers(output_path: str, entries: Iterable[ManifestEntry]) -> No
 
 def _named(paths: Iterable[str]) -> str:
     ordered = sorted(paths)
-    return ", ".join(ordered[:_NAMED_IN_A_MESSAGE]) + (", …" if len(ordered) > _NAMED_IN_A_MESSAGE else "")
+    return ", ".join(map(on_one_line, ordered[:_NAMED_IN_A_MESSAGE])) + (
+        ", …" if len(ordered) > _NAMED_IN_A_MESSAGE else ""
+    )

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
+from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.runtime.prefix import current_prefix, normalise_prefix
 from marin_trace.runtime.provenance import Provenance
 from marin_trace.runtime.records import StepRecord
+from marin_trace.storage.links import refuse_links_out_of
 from marin_trace.workers.client import JobClient
 
 __all__ = ["DEFAULT_LEASE_S", "AttemptOptions", "RunOptions"]
@@ -42,6 +45,11 @@ class RunOptions:
     fail_fast: bool = False
     """After the first failure nothing more is started; what runs goes on to its end."""
 
+    def root_of(self, output_path: str) -> str | None:
+        """The prefix, where an output lies below it."""
+        prefix = normalise_prefix(self.prefix) if self.prefix else current_prefix()
+        return prefix if output_path.startswith(f"{prefix.rstrip('/')}/") else None
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,16 @@ class AttemptOptions:
     info: StepRecord | None = None
     """Written as ``.executor_info`` when the claim is made."""
     provenance: Provenance | None = None
+    root: str | None = None
+    """Where the output was placed by rule: no link below it leads out of it. None: the output was named by a user."""
+
+    def check_links(self, output_path: str) -> None:
+        """Looks, before anything is written, whether links lead elsewhere.
+
+        Raises:
+            StorageError: One does.
+        """
+        refuse_links_out_of(self.root or output_path, AttemptLog(output_path).directory)
 
     @classmethod
     def for_step(
@@ -101,4 +119,5 @@ class AttemptOptions:
             inputs=inputs,
             info=info,
             provenance=run.provenance,
+            root=run.root_of(output_path),
         )

@@ -72,17 +72,30 @@ def normalise_prefix(prefix: str) -> str:
     """A prefix as it stands in output paths: absolute, without a trailing slash.
 
     Raises:
-        PrefixError: Empty, chained, of a protocol that is not supported, or a file.
+        PrefixError: Empty, chained, of a protocol that is not supported, with credentials or ``..`` in its URL, or a
+            file.
     """
     if not prefix.strip():
         raise PrefixError(explain("the prefix is empty", hint="--prefix ./outputs"))
     check_supported(prefix)
+    if not prefix.isprintable():
+        raise PrefixError(explain(f"the prefix {prefix!r} holds a control character"))
+    if not is_local(prefix):
+        _check_url(prefix)
     normal = os.path.abspath(os.path.expanduser(local_path(prefix))) if is_local(prefix) else prefix.rstrip("/")
     if normal.endswith(":"):
         raise PrefixError(explain(f"the prefix {prefix} names no place in its store", hint=f"--prefix {prefix}outputs"))
     if is_local(normal):
         _check_directory(normal)
     return normal
+
+
+def _check_url(prefix: str) -> None:
+    _, _, key = prefix.partition("://")[2].partition("/")
+    if any(character in prefix for character in "?#"):
+        raise PrefixError(explain(f"the prefix {prefix} holds a query: it would be part of every output's name"))
+    if not {".", ".."}.isdisjoint(key.split("/")):
+        raise PrefixError(explain(f"the prefix {prefix} holds '.' or '..', which a store takes for names"))
 
 
 def _check_directory(prefix: str) -> None:

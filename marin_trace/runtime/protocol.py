@@ -91,6 +91,7 @@ __all__ = [
     "insist",
     "observe",
     "owner_of",
+    "patience_after_failure",
     "read_state",
     "release",
     "request_cancel",
@@ -491,6 +492,9 @@ def finish(log: AttemptLog, end: EndRecord) -> Program[EndRecord]:
         log: Of the output.
         end: The SUCCESS to record; the manifest's digest is filled in.
 
+    A store that does not answer, or that refuses this user, is asked again while the lease holds, and for one lease at
+    most: the work is done. An act may thus be done more than once.
+
     Returns:
         What was committed.
 
@@ -499,13 +503,28 @@ def finish(log: AttemptLog, end: EndRecord) -> Program[EndRecord]:
         Exception: What an act raises: the attempt has failed in that phase.
     """
     for act in (FinishingAct.SAVE, FinishingAct.LOOK_AT_INPUTS):
-        yield from require_lease(log, end)
-        yield Act(act)
-    yield from require_lease(log, end)
-    digest: str | None = yield Act(FinishingAct.WRITE_MANIFEST)
+        yield from _insist_on_act(log, end, act)
+    digest: str | None = yield from _insist_on_act(log, end, FinishingAct.WRITE_MANIFEST)
     end = replace(end, manifest=digest)
     yield from commit(log, end)
     return end
+
+
+def _insist_on_act(log: AttemptLog, end: EndRecord, act: FinishingAct) -> Program[Any]:
+    # A lease that is renewed holds for ever; who is refused for the whole of one will not be let in by waiting.
+    deadline: float | None = None
+    while True:
+        left = yield from require_lease(log, end)
+        try:
+            return (yield Act(act))
+        except (StoreUnavailableError, StoreRefusedError) as error:
+            now: float = yield Now()
+            lease: LeaseView = yield ReadLease(end.nonce)
+            deadline = now + lease.lease_s if deadline is None else deadline
+            if not now < deadline < float("inf"):
+                raise
+            yield Say(f"{log.output_path}: attempt {end.epoch} cannot {act} yet, its lease holds {left:.0f} s: {error}")
+        yield Pause(0.0, left * _LAST_BACKOFF)
 
 
 def require_lease(log: AttemptLog, end: EndRecord) -> Program[float]:
@@ -562,18 +581,25 @@ def commit(log: AttemptLog, end: EndRecord) -> Program[None]:
 
 def _was_committed(log: AttemptLog, end: EndRecord) -> Program[bool]:
     release = replace(end, kind=EndKind.RELEASED, manifest=None)
-    standing = yield from end_attempt(log, release)
+    lease: LeaseView = yield ReadLease(end.nonce)
+    standing = yield from end_attempt(log, release, patience_s=min(PATIENCE_S, lease.lease_s))
     return standing.write_id == end.write_id
 
 
 def check_not_ended(log: AttemptLog, epoch: int) -> Program[None]:
-    """Looks whether somebody else has ended the caller's own epoch. One request.
+    """Looks whether somebody else has ended the caller's own epoch. One request, tried once.
+
+    A store that does not answer, or refuses, says nothing: while the lease holds, the next look will tell.
 
     Raises:
         LeaseLostError: The epoch has ended.
     """
     path = log.end(epoch)
-    found: bytes | None = yield from insist(Get(path), PATIENCE_S)
+    try:
+        found: bytes | None = yield Get(path)
+    except (StoreUnavailableError, StoreRefusedError) as error:
+        yield Say(f"{log.output_path}: attempt {epoch} could not look at its log: {error}")
+        return
     if found is not None:
         raise _lease_lost(log, EndRecord.from_bytes(found, path))
 
@@ -602,18 +628,30 @@ def end_attempt(log: AttemptLog, end: EndRecord, *, patience_s: float = PATIENCE
     return standing
 
 
-def release(log: AttemptLog, end: EndRecord) -> Program[EndRecord]:
+def release(log: AttemptLog, end: EndRecord, *, patience_s: float = PATIENCE_S) -> Program[EndRecord]:
     """Ends the caller's own epoch without a verdict, or as FAILED where its end was asked for.
 
     Returns:
         The end that stands.
     """
     path = log.cancel(end.epoch)
-    cancel: bytes | None = yield from insist(Get(path), PATIENCE_S)
+    cancel: bytes | None = yield from insist(Get(path), patience_s)
     if cancel is not None:
         failure = cancelled_failure(CancelRecord.from_bytes(cancel, path))
         end = replace(end, kind=EndKind.FAILED, error=failure)
-    return (yield from end_attempt(log, end))
+    return (yield from end_attempt(log, end, patience_s=patience_s))
+
+
+def patience_after_failure(nonce: str) -> Program[float]:
+    """For how long an owner whose body has failed asks a silent store to end its epoch, in seconds.
+
+    While its lease holds: later its keeper would kill a process in which nothing of the attempt runs any more. An owner
+    that has lost its lease has its keeper forget the claim first.
+    """
+    now: float = yield Now()
+    lease: LeaseView = yield ReadLease(nonce)
+    left = lease.sent_at + LEASE_FRACTION * lease.lease_s - now
+    return min(PATIENCE_S, max(left, HEARTBEAT_FRACTION * lease.lease_s))
 
 
 def _put_token(log: AttemptLog, token: str) -> Program[None]:

@@ -10,7 +10,10 @@ from typing import Any, Final, cast, final
 
 from marin_trace.errors import ControlFileError, explain
 from marin_trace.runtime.provenance import Provenance, current_provenance
-from marin_trace.runtime.redaction import redact, redact_parts
+from marin_trace.runtime.record_fields import mapping, shown_lines
+from marin_trace.runtime.redaction import redact, redact_arguments, redact_parts
+from marin_trace.safe_text import redact_text
+from marin_trace.storage.bounded import LARGEST_INFO, parsed_json
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import join
 
@@ -31,6 +34,8 @@ RUN_RECORDS_DIRECTORY: Final = "experiments"
 """First segment under the prefix; refused as a step name."""
 
 _EXECUTOR_VERSION: Final = "step_runner"
+_INFO_DEPTH: Final = 1000
+"""It holds a step's config, as deep as its author nested it; nothing here walks through it."""
 
 
 @final
@@ -103,8 +108,8 @@ def write_step_info(output_path: str, record: StepRecord, *, provenance: Provena
         "functions": list(record.functions),
         "config": redact(record.config),
         "parts": redact_parts(record.parts),
-        "deps": list(record.deps),
-        "description": record.description,
+        "deps": redact(record.deps),
+        "description": record.description and redact_text(record.description),
         "location": record.location,
     }
     # The provenance is the same for every step of a run, and the longest part: it is rendered once.
@@ -116,19 +121,19 @@ def read_step_info(output_path: str) -> dict[str, Any] | None:
     """Reads ``.executor_info``; None where nothing lies.
 
     Raises:
-        ControlFileError: It is no JSON object.
+        ControlFileError: It is no JSON object, or its ``parts`` are no texts.
     """
     path = join(output_path, EXECUTOR_INFO)
-    content = patient_store_for(output_path).get(path)
+    content = patient_store_for(output_path).get(path, limit=LARGEST_INFO)
     if content is None:
         return None
     try:
-        info = json.loads(content)
-    except ValueError as error:
+        info = mapping(parsed_json(content, max_depth=_INFO_DEPTH))
+        parts = mapping(info.get("parts") or {})
+        # Older systems have other fields; what is compared and shown is made sure of.
+        return {**info, "parts": {path: shown_lines(parts, path) for path in parts}}
+    except (TypeError, ValueError) as error:
         raise ControlFileError(explain(f"{path} is truncated or corrupt: {error}")) from error
-    if not isinstance(info, dict):
-        raise ControlFileError(explain(f"{path} holds no object"))
-    return cast("dict[str, Any]", info)
 
 
 def new_run_id() -> str:
@@ -179,4 +184,4 @@ def _rendered(provenance: Provenance | None) -> str:
 
 @lru_cache(maxsize=4)
 def _rendered_once(provenance: Provenance) -> str:
-    return _encode(provenance.to_json())
+    return _encode({**provenance.to_json(), "argv": redact_arguments(provenance.argv)})

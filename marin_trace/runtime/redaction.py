@@ -4,60 +4,21 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
 
-__all__ = ["REDACTED", "is_secret_name", "redact", "redact_arguments", "redact_parts", "redact_text"]
+from marin_trace.safe_text import REDACTED, SECRET_NAMES, redact_text
 
-REDACTED: Final = "[redacted]"
+__all__ = ["is_secret_name", "redact", "redact_arguments", "redact_parts"]
 
-_SECRET_KEYS: Final = frozenset(
-    {
-        "access_key",
-        "access_key_id",
-        "access_token",
-        "api_key",
-        "apikey",
-        "auth_token",
-        "authorization",
-        "aws_access_key_id",
-        "aws_secret_access_key",
-        "aws_session_token",
-        "bearer_token",
-        "client_secret",
-        "credential",
-        "credentials",
-        "github_token",
-        "hf_token",
-        "hugging_face_hub_token",
-        "id_token",
-        "openai_api_key",
-        "passphrase",
-        "passwd",
-        "password",
-        "private_key",
-        "private_key_id",
-        "refresh_token",
-        "secret",
-        "secret_access_key",
-        "secret_key",
-        "session_token",
-        "token",
-        "wandb_api_key",
-    }
-)
-"""Whole names, never parts of them, or ``tokenizer`` and ``eos_token`` would vanish."""
+_NUMBERED_NAMES: Final = frozenset({"token"})
+"""What also names something that is no secret, and a number: ``token: 50256`` is an entry of a vocabulary."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_NUMBER = re.compile(r"None|True|False|[-+]?[0-9.]+(?:e[-+]?[0-9]+)?")
-_USER_INFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s@?#]+@")
-_SIGNED_VALUE = re.compile(
-    r"(?P<name>[?&](?:X-Amz-(?:Signature|Credential|Security-Token)|X-Goog-(?:Signature|Credential)|Signature|sig|se|sp"
-    r"|token|access_token|api_key|key|AWSAccessKeyId|GoogleAccessId)=)[^&\s#]+",
-    re.IGNORECASE,
-)
+_NOTHING = re.compile(r"None|True|False")
+_NUMBER = re.compile(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?")
 
 
 def is_secret_name(name: str) -> bool:
     """Whether a key, field or flag of this name holds a secret."""
-    return name.strip("-_").replace("-", "_").lower() in _SECRET_KEYS
+    return _normal(name) in SECRET_NAMES
 
 
 def redact(value: Any) -> Any:
@@ -70,7 +31,8 @@ def redact(value: Any) -> Any:
         case Mapping():
             entries = cast("Mapping[str, Any]", value).items()
             return {
-                key: REDACTED if is_secret_name(key) and _holds_text(item) else redact(item) for key, item in entries
+                key: REDACTED if is_secret_name(key) and _may_be_secret(key, item) else redact(item)
+                for key, item in entries
             }
         case Sequence() if not isinstance(value, (bytes, bytearray)):
             return [redact(item) for item in cast("Sequence[Any]", value)]
@@ -80,19 +42,7 @@ def redact(value: Any) -> Any:
 
 def redact_parts(parts: Mapping[str, str]) -> dict[str, str]:
     """Readable values by config path, without those below a secret name."""
-    return {
-        path: REDACTED
-        if any(map(is_secret_name, _NAME.findall(path))) and not _NUMBER.fullmatch(text)
-        else redact_text(text)
-        for path, text in parts.items()
-    }
-
-
-def redact_text(text: str) -> str:
-    """Text without the credentials and signatures of the URLs in it."""
-    if "://" not in text:
-        return text
-    return _SIGNED_VALUE.sub(rf"\g<name>{REDACTED}", _USER_INFO.sub(rf"\g<scheme>{REDACTED}@", text))
+    return {path: REDACTED if _is_secret_part(path, text) else redact_text(text) for path, text in parts.items()}
 
 
 def redact_arguments(arguments: Sequence[str]) -> list[str]:
@@ -100,18 +50,32 @@ def redact_arguments(arguments: Sequence[str]) -> list[str]:
     redacted: list[str] = []
     hides_next = False
     for argument in arguments:
-        flag, equals, _ = argument.partition("=")
-        is_secret = argument.startswith("-") and is_secret_name(flag.rpartition(".")[2])
-        if hides_next and not argument.startswith("-"):
+        name, equals, _ = argument.partition("=")
+        is_flag = argument.startswith("-")
+        # Without dashes too: `-e HF_TOKEN=…`, and configuration in the manner of Hydra.
+        is_secret = (is_flag or bool(equals)) and is_secret_name(name.rpartition(".")[2])
+        if hides_next and not argument.startswith("--"):
             redacted.append(REDACTED)
         elif is_secret and equals:
-            redacted.append(f"{flag}={REDACTED}")
+            redacted.append(f"{name}={REDACTED}")
         else:
             redacted.append(redact_text(argument))
         hides_next = is_secret and not equals
     return redacted
 
 
-def _holds_text(value: Any) -> bool:
-    # `token: 50256` is a token id; a secret is text, or something with text in it.
-    return value is not None and not isinstance(value, (bool, int, float))
+def _normal(name: str) -> str:
+    return name.strip("-_").replace("-", "_").lower()
+
+
+def _may_be_secret(name: str, value: Any) -> bool:
+    if value is None or isinstance(value, bool):
+        return False
+    return not (isinstance(value, (int, float)) and _normal(name) in _NUMBERED_NAMES)
+
+
+def _is_secret_part(path: str, text: str) -> bool:
+    secret = [name for name in _NAME.findall(path) if is_secret_name(name)]
+    if not secret or _NOTHING.fullmatch(text):
+        return False
+    return not (_NUMBER.fullmatch(text) and all(_normal(name) in _NUMBERED_NAMES for name in secret))

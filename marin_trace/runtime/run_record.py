@@ -14,6 +14,7 @@ from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY, write_run_record
 from marin_trace.runtime.report import StepOutcome
 from marin_trace.runtime.run_plan import RunPlan
 from marin_trace.storage.files import join
+from marin_trace.storage.links import refuse_links_out_of
 
 __all__ = ["RunRecordWriter"]
 
@@ -59,14 +60,17 @@ class RunRecordWriter:
             "provenance": options.provenance.to_json() if options.provenance else None,
         }
         try:
-            directory = options.records_path or join(self._prefix(), RUN_RECORDS_DIRECTORY)
+            directory = options.records_path or self._default_directory()
             return write_run_record(directory, options.run_id or "", record)
         except StorageError as error:
             logger.error(f"run {options.run_id}: its record could not be written: {error}")  # noqa: TRY400
             return None
 
-    def _prefix(self) -> str:
-        return normalise_prefix(self.options.prefix) if self.options.prefix else current_prefix()
+    def _default_directory(self) -> str:
+        prefix = normalise_prefix(self.options.prefix) if self.options.prefix else current_prefix()
+        directory = join(prefix, RUN_RECORDS_DIRECTORY)
+        refuse_links_out_of(prefix, directory)
+        return directory
 
 
 def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:

@@ -43,7 +43,9 @@ from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
 from marin_trace.runtime.run_record import RunRecordWriter
 from marin_trace.runtime.schedule import Schedule
 from marin_trace.runtime.status import StatusKind, StepStatus
-from marin_trace.storage.control_store import is_object_store, patient_store_for
+from marin_trace.safe_text import printable, redact_text
+from marin_trace.storage.control_store import hurried_stores, is_object_store, patient_store_for
+from marin_trace.storage.links import refuse_links_out_of
 from marin_trace.storage.store_probe import check_store
 from marin_trace.workers.machine import usable_cores
 
@@ -59,6 +61,8 @@ _SECOND_INTERRUPT_S: Final = 10.0
 """How long an interrupted run with jobs on a cluster stays for a second interrupt, which ends them."""
 _MAX_ELSEWHERE: Final = 256
 """Jobs in flight on a cluster: a bound of its own, since they take nothing of this machine."""
+_TOKEN_PATIENCE_S: Final = 2.0
+"""For the token of a skipped step, of which there may be hundreds, one after the other."""
 _FIRST_WAIT_S: Final = 0.05
 """Before the second look at a step that another launcher holds; doubled up to a twelfth of the lease."""
 
@@ -173,8 +177,9 @@ class StepRunner:
             run.execute(self._tell)
         except BaseException as error:
             logger.warning(f"run {run.options.run_id}: {type(error).__name__}, stopping {len(run.in_flight)} steps")
-            self._stop(run)
-            record.write("interrupted", run.ordered_outcomes(), self._clock() - began)
+            with hurried_stores():
+                self._stop(run)
+                record.write("interrupted", run.ordered_outcomes(), self._clock() - began)
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)
@@ -437,7 +442,7 @@ class _Run:
                 logger.info(f"{step.name_with_hash}: not started, another step has failed")
             case OutcomeKind.DEP_FAILED:
                 logger.warning(f"{step.name_with_hash}: skipped, {outcome.cause} failed")
-                _leave_token(path)
+                _leave_token(path, self.options)
             case _:
                 logger.info(f"{step.name_with_hash}: {outcome.kind} after {outcome.seconds:.1f} s")
         tell(RunEvent(EventKind.ENDED, step, outcome))
@@ -545,14 +550,15 @@ def _as_exception(outcome: StepOutcome) -> Exception:
 
 def _first_line(error: BaseException | None) -> str:
     """An error as one line of the log: the rest of its message is in the run's error and record."""
-    return "".join(traceback.format_exception_only(error)).split("\n", 1)[0]
+    return redact_text(printable("".join(traceback.format_exception_only(error)).split("\n", 1)[0]))
 
 
-def _leave_token(output_path: str) -> None:
+def _leave_token(output_path: str, options: RunOptions) -> None:
     """For older tools, where there is no log: the step was skipped. Never read as a failure."""
     log = AttemptLog(output_path)
     try:
-        store = patient_store_for(output_path)
+        store = patient_store_for(output_path, patience_s=_TOKEN_PATIENCE_S)
+        refuse_links_out_of(options.root_of(output_path) or output_path, log.status_token)
         if not store.list(log.directory):
             store.put_if_absent(log.status_token, TOKEN_DEP_FAILED.encode())
     except StorageError as error:

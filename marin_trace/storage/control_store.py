@@ -7,23 +7,29 @@ implementation for each kind of store, each with a real create-if-absent.
 Paths are full paths, as elsewhere. Every method may be called from any thread.
 """
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from functools import cache
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from marin_trace.errors import PrefixError, explain
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE
 from marin_trace.storage.files import protocol_of
 from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.memory_store import MemoryControlStore
-from marin_trace.storage.patient_store import PatientStore
+from marin_trace.storage.patient_store import PATIENCE_S, PatientStore
+
+if TYPE_CHECKING:
+    from marin_trace.storage.object_store import ObjectControlStore
 
 __all__ = [
     "SUPPORTED_PROTOCOLS",
     "ControlStore",
     "check_supported",
     "control_store_for",
+    "hurried_stores",
     "is_object_store",
     "patient_store_for",
 ]
@@ -60,12 +66,16 @@ class ControlStore(Protocol):
         """Creates or replaces a file whole; a reader sees the old content or the new one."""
         ...
 
-    def get(self, path: str) -> bytes | None:
-        """The content, or None where nothing lies."""
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
+        """The content, or None where nothing lies.
+
+        Raises:
+            ControlFileError: It has more than ``limit`` bytes (no more are read), or is no regular file.
+        """
         ...
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
-        """The contents in order, None where nothing lies; concurrent where a request takes long."""
+        """The contents in order, None where nothing lies; concurrent where a request takes long. Bounded as `get`."""
         ...
 
     def list(self, directory: str) -> list[str]:
@@ -107,14 +117,34 @@ def control_store_for(path: str) -> ControlStore:
     return store
 
 
-def patient_store_for(path: str) -> ControlStore:
+def patient_store_for(path: str, *, patience_s: float = PATIENCE_S) -> ControlStore:
     """The same store for whoever has no protocol program to do it: one that does not answer is asked for a minute.
+
+    Args:
+        path: A full path or URL.
+        patience_s: Another time.
 
     Raises:
         PrefixError: As for `control_store_for`.
     """
     store = control_store_for(path)
-    return PatientStore(store) if is_object_store(path) else store
+    return PatientStore(store, patience_s=patience_s) if is_object_store(path) else store
+
+
+@contextlib.contextmanager
+def hurried_stores() -> Generator[None, None, None]:
+    """In the block no store of this process is waited for: it was asked to end. Safe in a signal handler.
+
+    What a silent store keeps from being written stays as it is: claims are released by the keeper.
+    """
+    stores = [store for (_, pid), store in list(_object_stores.items()) if pid == os.getpid()]
+    for store in stores:
+        store.hurry()
+    try:
+        yield
+    finally:
+        for store in stores:
+            store.calm()
 
 
 def is_object_store(path: str) -> bool:
@@ -126,16 +156,24 @@ def check_supported(path: str) -> str:
     """The protocol of a path.
 
     Raises:
-        PrefixError: Chained, or of a protocol that this version has no control store for.
+        PrefixError: Chained, with credentials, or of a protocol that this version has no control store for.
     """
     if "::" in path:
         raise PrefixError(explain(f"chained URLs cannot hold outputs: {path}", hint="give the inner URL alone"))
     protocol = protocol_of(path)
+    if protocol != "file" and "@" in path.partition("://")[2].partition("/")[0]:
+        raise PrefixError(
+            explain(
+                f"{path} holds credentials, and paths are written into every record",
+                hint="give them to the store's library: its configuration file, or its environment variables",
+            )
+        )
     if protocol in SUPPORTED_PROTOCOLS:
         return protocol
+    why = ": it can only be read" if protocol.lower() in ("http", "https") else ""
     raise PrefixError(
         explain(
-            f"{protocol}:// cannot hold outputs: {path}",
+            f"{protocol}:// cannot hold outputs: {path}{why}",
             facts={"supported": "a local directory, gs://, s3:// or memory://"},
         )
     )
@@ -146,7 +184,7 @@ def _local_store(protocol: str) -> ControlStore:
     return LocalControlStore() if protocol == "file" else MemoryControlStore()
 
 
-_object_stores: dict[tuple[str, int], ControlStore] = {}
+_object_stores: "dict[tuple[str, int], ObjectControlStore]" = {}
 _connecting = threading.Lock()
 
 
@@ -158,7 +196,7 @@ def _forget_lock_after_fork() -> None:
 os.register_at_fork(after_in_child=_forget_lock_after_fork)
 
 
-def _connected(extra: str) -> ControlStore:
+def _connected(extra: str) -> "ObjectControlStore":
     try:
         if extra == "gcs":
             from marin_trace.storage.gcs_store import gcs_control_store

@@ -14,10 +14,14 @@ import posixpath
 import stat
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import IO, Any, Final, TypeVar
 
+from marin_trace.errors import StorageError, explain
 from marin_trace.io import atomic_write, filesystem_for, is_local, local_path
+from marin_trace.storage.bounded import NO_LIMIT, check_size, read_regular_file
+from marin_trace.storage.library_errors import told_apart
 
 logger = logging.getLogger(__name__)
 
@@ -84,23 +88,34 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts if part)])
 
 
-def read_bytes(path: str) -> bytes:
+def read_bytes(path: str, *, limit: int = NO_LIMIT) -> bytes:
     """The content of one file.
+
+    Args:
+        path: Full path.
+        limit: Bytes; one more is an error.
 
     Raises:
         FileNotFoundError: Nothing lies there.
+        ControlFileError: It is larger, or no regular file.
+        StorageError: It cannot be read.
     """
     if is_local(path):
-        with open(local_path(path), "rb") as stream:
-            return stream.read()
-    filesystem, key = filesystem_for(path)
-    content: bytes = filesystem.cat_file(key)
+        try:
+            return read_regular_file(local_path(path), limit)
+        except (FileNotFoundError, StorageError):
+            raise
+        except OSError as error:
+            raise StorageError(explain(f"cannot read {path}: {error.strerror or error}")) from error
+    with open_data(path) as stream:
+        content: bytes = stream.read(limit + 1)
+    check_size(path, len(content), limit)
     return content
 
 
 def write_bytes(path: str, content: bytes) -> None:
     """Writes a whole file atomically: a reader sees the old content or the new one, never a part."""
-    with atomic_write(path) as stream:
+    with nullcontext() if is_local(path) else told_apart("write", path), atomic_write(path) as stream:
         stream.write(content)
 
 
@@ -230,7 +245,8 @@ _DELETERS: Final = 16
 def _list_remote(directory: str, without: Collection[str]) -> Iterator[FileStat]:
     filesystem, key = filesystem_for(directory)
     filesystem.invalidate_cache()
-    found: dict[str, dict[str, Any]] = undisturbed(lambda: filesystem.find(key, detail=True))
+    with told_apart("list", directory):
+        found: dict[str, dict[str, Any]] = undisturbed(lambda: filesystem.find(key, detail=True))
     for name, details in found.items():
         below = name[len(key) :]
         if below.lstrip("/").partition("/")[0] not in without:

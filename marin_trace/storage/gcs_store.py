@@ -12,7 +12,8 @@ from typing import Any, Final, final
 from urllib.parse import quote
 
 from marin_trace.errors import StorageError, StoreRefusedError, StoreUnavailableError, explain
-from marin_trace.storage.object_store import ObjectControlStore, StatusError, is_on_internet_of
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE
+from marin_trace.storage.object_store import ObjectControlStore, StatusError, is_on_internet_of, read_up_to
 
 __all__ = ["gcs_control_store"]
 
@@ -50,8 +51,8 @@ class _GcsRequests:
     async def write(self, bucket: str, key: str, content: bytes) -> None:
         await self._upload(bucket, key, content, {})
 
-    async def read(self, bucket: str, key: str) -> bytes:
-        return await self._request("GET", _object(bucket, key), {"alt": "media"})
+    async def read(self, bucket: str, key: str, limit: int) -> bytes:
+        return await self._request("GET", _object(bucket, key), {"alt": "media"}, limit=limit)
 
     async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
         params = {"prefix": before, "delimiter": "/", "maxResults": _PAGE, "fields": "items/name,nextPageToken"}
@@ -94,6 +95,7 @@ class _GcsRequests:
         *,
         content: bytes | None = None,
         headers: dict[str, str] | None = None,
+        limit: int = LARGEST_CONTROL_FILE,
     ) -> bytes:
         filesystem = self._filesystem
         session = await filesystem._set_session()
@@ -106,7 +108,7 @@ class _GcsRequests:
             data=content,
             headers=signed,
         ) as response:
-            body: bytes = await response.read()
+            body = await read_up_to(limit, response.content.read)
             if response.status >= 400:
                 raise StatusError(response.status, body.decode(errors="replace"))
             return body

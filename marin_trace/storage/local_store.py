@@ -12,6 +12,7 @@ from typing import final
 
 from marin_trace.errors import PrefixError, StorageError, StoreRefusedError, StoreUnavailableError, explain
 from marin_trace.io import local_path
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE, read_regular_file
 
 __all__ = ["LocalControlStore"]
 
@@ -59,20 +60,14 @@ class LocalControlStore:
         except OSError as error:
             raise _storage_error("write", path, error) from error
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         """See `ControlStore.get`."""
         try:
-            descriptor = os.open(local_path(path), os.O_RDONLY | os.O_CLOEXEC)
+            return read_regular_file(local_path(path), limit)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise _storage_error("read", path, error) from error
-        try:
-            return _read_all(descriptor)
-        except OSError as error:
-            raise _storage_error("read", path, error) from error
-        finally:
-            os.close(descriptor)
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
         """See `ControlStore.get_many`: one after the other, a local read takes some 10 µs."""
@@ -140,13 +135,6 @@ def _write_all(descriptor: int, content: bytes) -> None:
     written = os.write(descriptor, content)
     while written < len(content):
         written += os.write(descriptor, content[written:])
-
-
-def _read_all(descriptor: int) -> bytes:
-    chunks: list[bytes] = []
-    while chunk := os.read(descriptor, 1 << 16):
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _sync_directory(directory: str) -> None:

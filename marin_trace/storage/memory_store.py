@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any, final
 
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE, check_size
 from marin_trace.storage.files import undisturbed
 
 __all__ = ["MemoryControlStore"]
@@ -34,13 +35,14 @@ class MemoryControlStore:
         with self._lock:
             self._filesystem.pipe_file(path, content)
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         """See `ControlStore.get`."""
         with self._lock:
             try:
                 content: bytes = self._filesystem.cat_file(path)
             except FileNotFoundError:
                 return None
+        check_size(path, len(content), limit)
         return content
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:

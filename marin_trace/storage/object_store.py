@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar, final
 
 from marin_trace.errors import StorageError, StoreRefusedError, StoreUnavailableError, explain
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE, check_size
+from marin_trace.storage.library_errors import AGAIN, REFUSED
 
 T = TypeVar("T")
 
@@ -22,16 +24,16 @@ __all__ = [
     "ObjectRequests",
     "StatusError",
     "is_on_internet_of",
+    "read_up_to",
 ]
 
 DEADLINE_S: Final = 15.0
 """For one request, its connection included: a heartbeat's period under the default lease of 120 s."""
+HURRY_S: Final = 2.0
+"""For one request of a process that was asked to end: what it leaves open, its keeper releases."""
 CONCURRENCY: Final = 64
 """Requests of one `ObjectControlStore.get_many` that are in flight together."""
 
-_REFUSED: Final = frozenset({401, 403})
-_TRY_AGAIN: Final = frozenset({408, 409, 425, 429})
-"""409 is S3's ConditionalRequestConflict: two requests met, and neither has won yet."""
 _PRECONDITION_FAILED: Final = 412
 _NOT_FOUND: Final = 404
 
@@ -67,7 +69,9 @@ class ObjectRequests(Protocol):
         """Creates or replaces an object."""
         ...
 
-    async def read(self, bucket: str, key: str) -> bytes: ...
+    async def read(self, bucket: str, key: str, limit: int) -> bytes:
+        """The content, as far as ``limit`` bytes."""
+        ...
 
     async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
         """The keys that begin so, without those that hold a further slash, and the token of the next page, if any."""
@@ -87,7 +91,7 @@ class ObjectControlStore:
     Every method blocks for `DEADLINE_S` at most (a listing for that long a page).
     """
 
-    __slots__ = ("_deadline_s", "_requests", "_sync")
+    __slots__ = ("_deadline_s", "_hurries", "_loop", "_requests", "_sync", "_waiting")
 
     def __init__(self, requests: ObjectRequests, *, deadline_s: float = DEADLINE_S) -> None:
         """Makes a store.
@@ -101,7 +105,10 @@ class ObjectControlStore:
         untyped: Any = asyn
         self._requests = requests
         self._deadline_s = deadline_s
-        self._sync: Callable[[Callable[[], Awaitable[Any]]], Any] = lambda act: untyped.sync(untyped.get_loop(), act)
+        self._hurries = 0
+        self._loop: asyncio.AbstractEventLoop = untyped.get_loop()
+        self._waiting: set[asyncio.Timeout] = set()
+        self._sync: Callable[[Callable[[], Awaitable[Any]]], Any] = lambda act: untyped.sync(self._loop, act)
 
     @property
     def endpoint(self) -> str:
@@ -113,6 +120,30 @@ class ObjectControlStore:
         """Whether that is the cloud itself; emulators and compatible services have to be tried first."""
         return self._requests.is_genuine
 
+    def hurry(self) -> None:
+        """Until `calm` no request takes longer than `HURRY_S`, and no caller is told to try again. From any thread.
+
+        For a process that was asked to end, and whose store may be silent. What waits now ends as soon.
+        """
+        self._hurries += 1
+        self._loop.call_soon_threadsafe(self._shorten)
+
+    def calm(self) -> None:
+        """Takes one `hurry` back."""
+        self._hurries -= 1
+
+    def _shorten(self) -> None:
+        latest = self._loop.time() + HURRY_S
+        for timeout in self._waiting:
+            when = timeout.when()
+            if not timeout.expired() and (when is None or when > latest):
+                timeout.reschedule(latest)
+
+    def _told(self, error: StorageError) -> StorageError:
+        """What the caller is told: in a hurry, nothing that it would try again."""
+        is_final = self._hurries > 0 and isinstance(error, StoreUnavailableError)
+        return StorageError(f"{error}, and this process was asked to end") if is_final else error
+
     def put_if_absent(self, path: str, content: bytes, *, durable: bool = False) -> bool:
         """See `ControlStore.put_if_absent`: what an object store has acknowledged is durable."""
         bucket, key = _bucket_and_key(path)
@@ -121,7 +152,7 @@ class ObjectControlStore:
         except _Answered as answer:
             if answer.status == _PRECONDITION_FAILED:
                 return False
-            raise _storage_error("write", path, answer) from answer
+            raise self._told(_storage_error("write", path, answer)) from answer
         return True
 
     def put(self, path: str, content: bytes) -> None:
@@ -130,11 +161,11 @@ class ObjectControlStore:
         try:
             self._run("write", path, lambda: self._requests.write(bucket, key, content))
         except _Answered as answer:
-            raise _storage_error("write", path, answer) from answer
+            raise self._told(_storage_error("write", path, answer)) from answer
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         """See `ControlStore.get`."""
-        return self._sync(lambda: self._read(path))
+        return self._sync(lambda: self._read(path, limit))
 
     def delete_exact(self, path: str) -> None:
         """See `ControlStore.delete_exact`."""
@@ -143,7 +174,7 @@ class ObjectControlStore:
             self._run("delete", path, lambda: self._requests.delete(bucket, key))
         except _Answered as answer:
             if answer.status != _NOT_FOUND:
-                raise _storage_error("delete", path, answer) from answer
+                raise self._told(_storage_error("delete", path, answer)) from answer
 
     def _run(self, act: str, path: str, request: Callable[[], Awaitable[T]]) -> T:
         result: T = self._sync(lambda: self._within_deadline(act, path, request))
@@ -151,12 +182,19 @@ class ObjectControlStore:
 
     async def _within_deadline(self, act: str, path: str, request: Callable[[], Awaitable[T]]) -> T:
         what = f"{act} {path}"
+        deadline_s = min(self._deadline_s, HURRY_S) if self._hurries else self._deadline_s
         try:
-            return await asyncio.wait_for(request(), self._deadline_s)
+            async with asyncio.timeout(deadline_s) as timeout:
+                self._waiting.add(timeout)
+                try:
+                    return await request()
+                finally:
+                    self._waiting.discard(timeout)
         except StatusError as error:
             raise _Answered(error.status, error.reason) from error
         except TimeoutError as error:
-            raise StoreUnavailableError(explain(f"cannot {what}: no answer for {self._deadline_s:g} s")) from error
+            silent = StoreUnavailableError(explain(f"cannot {what}: no answer for {deadline_s:g} s"))
+            raise self._told(silent) from error
         except RuntimeError as error:
             # What asyncio and thread pools raise once the interpreter ends: there is nothing to wait for.
             raise StorageError(explain(f"cannot {what}: {error}")) from error
@@ -164,16 +202,18 @@ class ObjectControlStore:
             known = self._requests.storage_error(error, what)
             # Never as it is: whoever renews a lease must be able to try again, whatever a library raises.
             unknown = StoreUnavailableError(explain(f"cannot {what}: {type(error).__name__}: {error}"))
-            raise known or unknown from error
+            raise self._told(known or unknown) from error
 
-    async def _read(self, path: str) -> bytes | None:
+    async def _read(self, path: str, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         bucket, key = _bucket_and_key(path)
         try:
-            return await self._within_deadline("read", path, lambda: self._requests.read(bucket, key))
+            content = await self._within_deadline("read", path, lambda: self._requests.read(bucket, key, limit + 1))
         except _Answered as answer:
             if answer.status == _NOT_FOUND:
                 return None
-            raise _storage_error("read", path, answer) from answer
+            raise self._told(_storage_error("read", path, answer)) from answer
+        check_size(path, len(content), limit)
+        return content
 
     async def _read_many(self, paths: Sequence[str]) -> list[bytes | None]:
         gate = asyncio.Semaphore(CONCURRENCY)
@@ -196,7 +236,7 @@ class ObjectControlStore:
             except _Answered as answer:
                 if answer.status == _NOT_FOUND:
                     raise StorageError(explain(f"cannot list {directory}: there is no bucket {bucket}")) from answer
-                raise _storage_error("list", directory, answer) from answer
+                raise self._told(_storage_error("list", directory, answer)) from answer
             names += [found[len(key) :] for found in keys]
             if page is None:
                 # A key that ends with the slash is how consoles mark an empty directory.
@@ -209,6 +249,19 @@ class ObjectControlStore:
     def list(self, directory: str) -> list[str]:
         """See `ControlStore.list`: as many requests as there are thousands of names."""
         return self._sync(lambda: self._names(directory))
+
+
+async def read_up_to(limit: int, read: Callable[[int], Awaitable[bytes]]) -> bytes:
+    """The first bytes of a stream.
+
+    Args:
+        limit: How many.
+        read: Gives so many bytes of it or fewer, and none at its end.
+    """
+    content = bytearray()
+    while len(content) < limit and (chunk := await read(limit - len(content))):
+        content += chunk
+    return bytes(content)
 
 
 def is_on_internet_of(endpoint: str, domains: Sequence[str]) -> bool:
@@ -235,9 +288,9 @@ def _bucket_and_key(path: str) -> tuple[str, str]:
 
 def _storage_error(act: str, path: str, answer: _Answered) -> StorageError:
     kind = StorageError
-    if answer.status in _REFUSED:
+    if answer.status in REFUSED:
         kind = StoreRefusedError
-    elif answer.status in _TRY_AGAIN or answer.status >= 500:
+    elif answer.status in AGAIN or answer.status >= 500:
         kind = StoreUnavailableError
     reason = " ".join(answer.reason.split())[:300]
     return kind(explain(f"cannot {act} {path}: HTTP status {answer.status}{f', {reason}' if reason else ''}"))

@@ -10,29 +10,31 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar, final
 
 from marin_trace.errors import StoreUnavailableError
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE
 
 if TYPE_CHECKING:
     from marin_trace.storage.control_store import ControlStore
 
 T = TypeVar("T")
 
-__all__ = ["PatientStore"]
+__all__ = ["PATIENCE_S", "PatientStore"]
 
-_PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 60.0
 _FIRST_BACKOFF_S: Final = 0.1
 _LAST_BACKOFF_S: Final = 5.0
 
 
 @final
 class PatientStore:
-    """A `ControlStore` around another. Thread-safe; each method blocks for a minute at most, and the last request."""
+    """A `ControlStore` around another. Thread-safe; each method blocks for its patience and one request at most."""
 
-    __slots__ = ("_clock", "_sleep", "_store")
+    __slots__ = ("_clock", "_patience_s", "_sleep", "_store")
 
     def __init__(
         self,
         store: "ControlStore",
         *,
+        patience_s: float = PATIENCE_S,
         sleep: Callable[[float], object] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -40,10 +42,12 @@ class PatientStore:
 
         Args:
             store: What is asked.
+            patience_s: For how long it is asked again.
             sleep: Waits between two tries, with full jitter.
             clock: Monotonic seconds.
         """
         self._store = store
+        self._patience_s = patience_s
         self._sleep = sleep
         self._clock = clock
 
@@ -59,9 +63,9 @@ class PatientStore:
         """See `ControlStore.put`."""
         self._insist(lambda: self._store.put(path, content))
 
-    def get(self, path: str) -> bytes | None:
+    def get(self, path: str, *, limit: int = LARGEST_CONTROL_FILE) -> bytes | None:
         """See `ControlStore.get`."""
-        return self._insist(lambda: self._store.get(path))
+        return self._insist(lambda: self._store.get(path, limit=limit))
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
         """See `ControlStore.get_many`."""
@@ -76,7 +80,7 @@ class PatientStore:
         self._insist(lambda: self._store.delete_exact(path))
 
     def _insist(self, act: Callable[[], T]) -> T:
-        deadline, backoff_s = self._clock() + _PATIENCE_S, _FIRST_BACKOFF_S
+        deadline, backoff_s = self._clock() + self._patience_s, _FIRST_BACKOFF_S
         while True:
             try:
                 return act()

@@ -7,7 +7,7 @@ the installed botocore does not know, which would make a create an overwrite.
 from typing import Any, Final, final
 
 from marin_trace.errors import StorageError, StoreRefusedError, explain
-from marin_trace.storage.object_store import CONCURRENCY, ObjectControlStore, StatusError, is_on_internet_of
+from marin_trace.storage.object_store import CONCURRENCY, ObjectControlStore, StatusError, is_on_internet_of, read_up_to
 
 __all__ = ["s3_control_store"]
 
@@ -62,11 +62,11 @@ class _S3Requests:
     async def write(self, bucket: str, key: str, content: bytes) -> None:
         await self._call("put_object", Bucket=bucket, Key=key, Body=content)
 
-    async def read(self, bucket: str, key: str) -> bytes:
+    async def read(self, bucket: str, key: str, limit: int) -> bytes:
         answer = await self._call("get_object", Bucket=bucket, Key=key)
-        async with answer["Body"] as stream:
-            content: bytes = await stream.read()
-        return content
+        body = answer["Body"]
+        async with body:
+            return await read_up_to(limit, body.read)
 
     async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
         further: dict[str, Any] = {} if page is None else {"ContinuationToken": page}

@@ -10,6 +10,7 @@ from marin_trace.ir.canonical import memo_bytes
 from marin_trace.ir.config_tree import flatten, unversioned
 from marin_trace.ir.graph import NO_OPTIONS, Options
 from marin_trace.ir.location import user_location
+from marin_trace.ir.refs import StepRef
 from marin_trace.tracing.templates import fields_of
 
 
@@ -98,7 +99,9 @@ def check_settings(settings: StepSettings) -> None:
         if type(name) is not str:
             complaint = f"the name of an environment variable is text, not {name!r}"
         elif type(value) is not str:
-            complaint = f"env_vars[{name!r}] is text, not {value!r}"
+            complaint = (
+                f"env_vars[{name!r}] is text, not {repr(value) if isinstance(value, StepRef) else type(value).__name__}"
+            )
     if complaint:
         raise ConfigError(explain(complaint, at=user_location()))
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from marin_trace.errors import PrefixError, StorageError, StoreRefusedError, StoreUnavailableError
+from marin_trace.errors import ControlFileError, PrefixError, StorageError, StoreRefusedError, StoreUnavailableError
 from marin_trace.storage import control_store
 from marin_trace.storage.control_store import ControlStore, control_store_for, patient_store_for
 from marin_trace.storage.gcs_store import gcs_control_store
@@ -88,6 +88,16 @@ def test_a_name_is_a_key_and_no_pattern(store: ControlStore, base: str, name: st
 def test_what_is_read_is_what_was_written(store: ControlStore, base: str, content: bytes) -> None:
     store.put(f"{base}/file", content)
     assert store.get(f"{base}/file") == content
+
+
+@pytest.mark.parametrize("size", [0, 1000, 1001, 100_000])
+def test_no_more_is_read_than_was_asked_for(store: ControlStore, base: str, size: int) -> None:
+    store.put(f"{base}/file", b"x" * size)
+    if size <= 1000:
+        assert store.get(f"{base}/file", limit=1000) == b"x" * size
+        return
+    with pytest.raises(ControlFileError, match=rf"cannot read {base}/file: it is larger than 1000 bytes"):
+        store.get(f"{base}/file", limit=1000)
 
 
 def test_sixteen_threads_race_and_one_wins_each_round(base: str) -> None:
@@ -236,7 +246,7 @@ def test_what_a_library_raises_is_tried_again_unless_the_interpreter_ends(
     raised: type[Exception], error: type[StorageError]
 ) -> None:
     class Broken:
-        async def read(self, bucket: str, key: str) -> bytes:
+        async def read(self, bucket: str, key: str, limit: int) -> bytes:
             raise raised("cannot schedule new futures after shutdown")
 
         def storage_error(self, error: Exception, what: str) -> None:
@@ -289,7 +299,7 @@ def test_patience_outlasts_a_fault_and_knows_its_own_content(cloud: Cloud, fault
 
 def test_patience_ends_after_a_minute() -> None:
     class Silent:
-        def get(self, path: str) -> bytes:
+        def get(self, path: str, *, limit: int) -> bytes:
             raise StoreUnavailableError("cannot read x: nobody there")
 
     times: list[float] = [0.0]

@@ -17,6 +17,7 @@ from marin_trace import StepRef, deferred, executor_main, output, step
 from marin_trace.errors import PrefixError, RunFailedError
 from marin_trace.io import atomic_directory, atomic_write
 from marin_trace.runtime.attempt import empty_output
+from marin_trace.runtime.disk_cache import disk_cached
 from marin_trace.runtime.maintenance import CheckKind, check_output, collect_garbage, find_outputs, unlock
 from marin_trace.runtime.report import OutcomeKind
 from marin_trace.runtime.status import StatusKind, read_statuses
@@ -301,3 +302,38 @@ def test_an_open_claim_is_unlocked(place: str) -> None:
     driver_for(path).run(claim_epoch(AttemptLog(path), draft_claim(lease_s=60), ClaimPolicy()))
     assert unlock(path, 1) is StatusKind.FENCED
     assert control_store_for(path).list(f"{path}/.executor") == ["000001.claim", "000001.end"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_finished_step_outlasts_a_refusal(
+    cloud: Cloud, place: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (".artifact.json", "000001.manifest", "000001.end"):
+        cloud.faults.hit(status_before(status), where=_is_control_write(name))
+    report = run([words()], place, "--lease_seconds", "20")
+    assert report.outcomes[0].kind is OutcomeKind.SUCCEEDED
+    assert report.outcomes[0].epoch == 1
+    assert cloud.faults.pending == []
+    for told in ("cannot save yet", "cannot write manifest yet", "not committed yet"):
+        assert told in caplog.text
+
+
+def test_a_cache_without_a_lock_tries_its_store(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(PROBED_VARIABLE, "")
+    path, built = f"{cloud.bucket}{tmp_path}/cached", list[str]()
+    disk_cached(built.append, path)
+    assert any("probe-" in call.path + str(call.content) for call in cloud.faults.calls)
+    cloud.faults.clear()
+    disk_cached(built.append, path, load=lambda path: None)
+    assert (built, len(cloud.faults.calls)) == ([path], 2)
+
+
+@pytest.mark.parametrize("make", [gcs_cloud, s3_cloud])
+def test_a_cache_without_a_lock_is_refused_by_a_store_that_lies(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PROBED_VARIABLE, "")
+    built: list[str] = []
+    with make(honours_preconditions=False) as cloud, pytest.raises(PrefixError, match="cannot hold claims"):
+        disk_cached(built.append, f"{cloud.bucket}/cached")
+    assert built == []

@@ -18,6 +18,7 @@ from marin_trace.runtime.keeper import dismiss_keeper
 from marin_trace.runtime.options import AttemptOptions
 from marin_trace.runtime.process_tree import descendants_of
 from marin_trace.runtime.remote import remote
+from marin_trace.storage.files import write_bytes
 
 
 def hold(path: str, lease_s: str = "120", child: str = "") -> None:
@@ -27,9 +28,7 @@ def hold(path: str, lease_s: str = "120", child: str = "") -> None:
         if child:
             process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
             print(process.pid, flush=True)
-        os.makedirs(output_path, exist_ok=True)
-        with open(f"{output_path}/part", "w") as stream:
-            stream.write("half")
+        write_bytes(f"{output_path}/part", b"half")
         print("claimed", flush=True)
         if sys.stdin.readline() == "fail\n":
             raise ValueError("told to fail")

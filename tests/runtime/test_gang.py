@@ -12,15 +12,14 @@ import pytest
 from marin_trace.errors import JobFailedError, RunFailedError
 from marin_trace.io import gang_member
 from marin_trace.runtime.gang import Joined, Waiting, failed_member, guard, join_gang, leave_done
+from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.heartbeat import Kept, KeptClaim
 from marin_trace.runtime.job_protocol import Left, enter_job
 from marin_trace.runtime.log_records import (
     AttemptLog,
-    DoneRecord,
     EndKind,
     EndRecord,
     FailurePhase,
-    ReadyRecord,
     StartRecord,
     StepFailure,
 )

@@ -53,6 +53,7 @@ from marin_trace.runtime.protocol import (
     commit,
     end_attempt,
     finish,
+    patience_after_failure,
     read_state,
     release,
     request_cancel,
@@ -90,7 +91,10 @@ class FakeStore:
             self.operations.append(operation)
             is_request = isinstance(operation, PutIfAbsent | Put | Get | GetMany | List)
             error = self.errors.pop(0) if is_request and self.errors else None
-            answer = self.answer(operation) if error is None else None
+            try:
+                answer = self.answer(operation) if error is None else None
+            except OSError as raised:
+                error = raised
 
     def answer(self, operation: Any) -> Any:  # noqa: PLR0912
         if type(operation) in self.answers:
@@ -274,7 +278,7 @@ def test_a_token_counts_only_where_there_is_no_log(store: FakeStore, token: byte
     store.files[LOG.status_token] = token
     found = claim(store, "a")
     assert found == outcome or (outcome is None and isinstance(found, Claimed))
-    store.files = {LOG.claim(1): draft("z").to_bytes(), LOG.status_token: b"SUCCESS"}
+    store.files = {LOG.claim(1): replace(draft("z"), epoch=1).to_bytes(), LOG.status_token: b"SUCCESS"}
     assert isinstance(claim(store, "a"), Held)
 
 
@@ -408,6 +412,60 @@ def test_without_its_lease_an_owner_saves_nothing(store: FakeStore, lease: Lease
     assert (store.acts, LOG.end(1) in store.files) == ([], False)
 
 
+@pytest.mark.parametrize("act", list(FinishingAct))
+def test_a_finished_body_outlasts_a_refusal_and_a_silence(store: FakeStore, act: FinishingAct) -> None:
+    claim(store, "a")
+    errors = [StoreRefusedError("401"), StoreUnavailableError("503")]
+
+    def do(operation: Act) -> None:
+        store.acts.append(operation.what)
+        if operation.what is act and errors:
+            raise errors.pop(0)
+
+    store.answers[Act] = do
+    store.run(finish(LOG, end(1, "a")))
+    assert store.acts.count(act) == 3
+    assert f"attempt 1 cannot {act} yet, its lease holds 84 s: 401" in store.said[0]
+    assert EndRecord.from_bytes(store.files[LOG.end(1)], "end").kind is EndKind.SUCCESS
+
+
+def test_a_finished_body_that_is_refused_for_a_whole_lease_has_failed(store: FakeStore) -> None:
+    claim(store, "a")
+
+    def refuse(operation: Act) -> None:
+        raise StoreRefusedError("403")
+
+    def renewed(operation: Pause) -> None:
+        store.now += 10.0
+        store.lease = LeaseView(120.0, store.now)
+
+    store.answers.update({Act: refuse, Pause: renewed})
+    with pytest.raises(StoreRefusedError, match="403"):
+        store.run(finish(LOG, end(1, "a")))
+    assert store.now == 120.0
+
+
+def test_what_a_finished_body_is_refused_until_its_lease_is_lost_is_not_committed(store: FakeStore) -> None:
+    claim(store, "a")
+
+    def refuse(operation: Act) -> None:
+        raise StoreRefusedError("403")
+
+    store.answers.update({Act: refuse, Pause: lambda operation: setattr(store, "now", store.now + 10.0)})
+    with pytest.raises(LeaseLostError, match=r"no heartbeat was acknowledged for 90\.0 s"):
+        store.run(finish(LOG, end(1, "a")))
+    assert LOG.end(1) not in store.files
+
+
+def test_a_failed_owner_asks_a_silent_store_while_its_lease_holds(store: FakeStore) -> None:
+    store.lease, store.now = LeaseView(120.0, 0.0), 44.0
+    assert store.run(patience_after_failure("a")) == 40.0
+    store.now = 100.0
+    assert store.run(patience_after_failure("a")) == 15.0
+    store.lease = LeaseView(float("inf"), 0.0)
+    assert store.run(patience_after_failure("a")) == 60.0
+
+
 def test_a_commit_is_tried_as_long_as_the_lease_holds(store: FakeStore) -> None:
     claim(store, "a")
     store.errors = [StoreRefusedError("403"), *unavailable(2)]
@@ -448,6 +506,15 @@ def test_a_token_that_cannot_be_written_hides_no_commit(store: FakeStore) -> Non
     store.before_each = refuse
     store.run(commit(LOG, end(1, "a")))
     assert store.said == ["/out: its status token could not be written: full"]
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("503"), StoreRefusedError("401")])
+def test_an_owner_that_cannot_look_goes_on(store: FakeStore, error: StorageError) -> None:
+    claim(store, "a")
+    store.errors = [error]
+    store.run(check_not_ended(LOG, 1))
+    assert "attempt 1 could not look at its log" in store.said[0]
+    assert store.errors == []
 
 
 def test_an_owner_may_ask_whether_its_epoch_has_ended(store: FakeStore) -> None:

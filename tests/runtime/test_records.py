@@ -17,7 +17,8 @@ from marin_trace.runtime.records import (
     write_run_record,
     write_step_info,
 )
-from marin_trace.runtime.redaction import REDACTED, redact, redact_arguments, redact_parts, redact_text
+from marin_trace.runtime.redaction import redact, redact_arguments, redact_parts
+from marin_trace.safe_text import REDACTED, redact_text
 
 
 def test_step_info_holds_the_recipe_and_where_it_comes_from(tmp_path: Path) -> None:

@@ -10,9 +10,6 @@ from marin_trace.runtime.maintenance import find_outputs
 from marin_trace.runtime.manifest import Manifest, data_files, manifest_path
 from tests.soak.site import Row, Site, run_records, verify
 
-CLOCK_TICK_NS = 20_000_000
-"""The file system's times may lag behind the clock by a tick of the kernel: 10 ms at most."""
-
 Data = dict[str, dict[str, bytes]]
 
 
@@ -164,6 +161,7 @@ def problems_of_site(site: Site, expected: Data, *, may_fail: bool = False) -> l
         expected: What one undisturbed run leaves.
         may_fail: Whether an attempt may have failed before the one that succeeded.
     """
+    site.fetch()
     problems = problems_of_bodies(site.noted()) + problems_of_control_state(site, expected, may_fail=may_fail)
     if problems:
         return problems
@@ -171,7 +169,7 @@ def problems_of_site(site: Site, expected: Data, *, may_fail: bool = False) -> l
     for name in expected:
         output = output_at(str(site.prefix / name))
         problems += problems_of_data(output, found[name], expected[name], is_fresh(name))
-    code, rows = verify(site.prefix)
+    code, rows = verify(site)
     problems += [f"verify says: {json.dumps(row)}" for row in rows if row["result"] != "ok" or row["files"]]
     return problems + ([f"verify ends with {code}"] if code != 0 else [])
 
@@ -182,11 +180,11 @@ def late_writes(site: Site, expected: Data) -> set[tuple[str, str]]:
     return {
         (row["output"], row["file"])
         for row in site.noted()
-        if row["event"] == "wrote" and row["began_ns"] > committed[row["output"]] + CLOCK_TICK_NS
+        if row["event"] == "wrote" and row["began_ns"] > committed[row["output"]] + site.clock_tick_ns
     }
 
 
-def named_by_verify(prefix: Path) -> set[tuple[str, str]]:
+def named_by_verify(site: Site) -> set[tuple[str, str]]:
     """Output and file of each difference that `verify` names."""
-    rows: list[dict[str, Any]] = verify(prefix)[1]
+    rows: list[dict[str, Any]] = verify(site)[1]
     return {(row["output"], file["path"]) for row in rows for file in row["files"]}

@@ -7,6 +7,7 @@ its launcher, which then ends with 1; a later one goes on.
 import contextlib
 import functools
 import os
+import posixpath
 import random
 import signal
 import time
@@ -18,11 +19,12 @@ from enum import StrEnum
 from marin_trace.runtime.keeper_process import KEEPER_VARIABLE
 from marin_trace.runtime.process_tree import carriers_of
 from tests.soak.checks import Data, problems_of_site
-from tests.soak.kills import WORK_S, Run, Slot, Trial, reference
-from tests.soak.series import Outcome, Series, Terms, run_trials
+from tests.soak.kills import Run, Slot, Trial, reference
+from tests.soak.places import LOCAL_TEMPO, Store, Tempo
+from tests.soak.series import Outcome, Terms, in_each_store, run_trials
 from tests.soak.site import Launcher, Site
 
-FULL_KILLS = 80
+FULL_KILLS = {Store.LOCAL: 40, Store.S3: 6, Store.GCS: 6}
 """Processes that are killed in a full soak."""
 PATIENCE_S = 1.5
 """For how long an instant is waited for, and then for a process to be hit; then the fault comes all the same."""
@@ -71,7 +73,7 @@ class Plan:
     faults: tuple[Fault, ...]
 
 
-def plan_of(seed: int, trial: int) -> Plan:
+def plan_of(seed: int, trial: int, tempo: Tempo = LOCAL_TEMPO) -> Plan:
     """What happens in a trial."""
     dice = random.Random(f"jobs {seed} {trial}")
     # Every tenth trial is one without faults.
@@ -85,7 +87,7 @@ def plan_of(seed: int, trial: int) -> Plan:
         for _ in range(dice.randint(1, 3) if trial % 10 else 0)
     )
     return Plan(
-        lease_s=dice.choice([0.8, 1.2, 2.0]),
+        lease_s=dice.choice(tempo.leases_s),
         pace=dice.choice([0.02, 0.05]),
         slots=tuple(dice.randrange(2) for _ in range(dice.randint(1, 2))),
         leads_group=True,
@@ -100,8 +102,8 @@ class JobRun(Run):
     extra_flags = ("--jobs",)
     leases_to_success = 3.0
 
-    def __init__(self, site: Site, plan: Plan) -> None:
-        super().__init__(site, plan)
+    def __init__(self, site: Site, plan: Plan, tempo: Tempo = LOCAL_TEMPO) -> None:
+        super().__init__(site, plan, tempo)
         self.killed: Counter[Target] = Counter()
         self.armed_at, self.seen_before = self.began, Counter[Instant]()
         self.due: float | None = None
@@ -144,7 +146,7 @@ class JobRun(Run):
 
 def happened(site: Site) -> Counter[Instant]:
     """How often each instant has been, for the outputs of jobs."""
-    logs = Counter(path.suffix for path in site.prefix.glob("soak/job/*/.executor/*"))
+    logs = Counter(posixpath.splitext(path)[1] for path in site.control_files("soak/job"))
     events = Counter(row["event"] for row in site.noted() if "/job/" in row["output"])
     return Counter(
         {
@@ -184,12 +186,12 @@ def bodies_of(site: Site) -> Counter[str]:
 
 def run_trial(terms: Terms, expected: Data, number: int) -> tuple[Trial, Counter[Target]]:
     """One trial; its directory stays if it breaks a law."""
-    plan = plan_of(terms.seed, number)
-    with Site(terms.directory / f"trial-{number}") as site:
-        run = JobRun(site, plan)
+    plan, tempo = plan_of(terms.seed, number, terms.place.tempo), terms.place.tempo
+    with terms.place.site(terms.directory / f"trial-{number}") as site:
+        run = JobRun(site, plan, tempo)
         trial = run.run()
         if not trial.problems:
-            trial.problems += site.await_end_of_all(limit_s=plan.lease_s + WORK_S)
+            trial.problems += site.await_end_of_all(limit_s=plan.lease_s + tempo.work_s)
             trial.problems += problems_of_site(site, expected, may_fail=run.killed.total() > 0)
         if not run.killed.total():
             trial.problems += [f"{output} was run {n} times" for output, n in bodies_of(site).items() if n != 1]
@@ -204,7 +206,7 @@ def kills_around_jobs(terms: Terms) -> Outcome:
     """R11."""
 
     def is_enough(results: Sequence[tuple[Trial, Counter[Target]]]) -> bool:
-        return sum(killed.total() for _, killed in results) >= terms.count(FULL_KILLS)
+        return sum(killed.total() for _, killed in results) >= terms.count(FULL_KILLS[terms.place.store])
 
     expected = reference(terms.directory / "reference", "--jobs")
     results = run_trials(terms, functools.partial(run_trial, terms, expected), is_enough)
@@ -217,4 +219,9 @@ def kills_around_jobs(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("R11", "launcher, job or keeper killed around a job's start", kills_around_jobs, weight=16),)
+SERIES = in_each_store(
+    "R11",
+    "launcher, job or keeper killed around a job's start",
+    kills_around_jobs,
+    {Store.LOCAL: 65, Store.S3: 60, Store.GCS: 50},
+)

@@ -26,10 +26,11 @@ from tests.soak.checks import (
     problems_of_site,
 )
 from tests.soak.kills import reference
-from tests.soak.series import Outcome, Series, Terms, run_trials
+from tests.soak.places import LOCAL_TEMPO, Store, Tempo
+from tests.soak.series import Outcome, Terms, in_each_store, run_trials
 from tests.soak.site import Launcher, Site, await_exit, busy, until
 
-FULL_EACH = 20
+FULL_EACH = {Store.LOCAL: 10, Store.S3: 2, Store.GCS: 2}
 """Trials of each kind in a full soak."""
 LIMIT_S = 60.0
 LOST = ("LeaseLostError", "lost its lease", "lease keeper")
@@ -60,12 +61,12 @@ class Plan:
     """Of the launcher that takes over; the first one's is 0."""
 
 
-def plan_of(seed: int, trial: int) -> Plan:
+def plan_of(seed: int, trial: int, tempo: Tempo = LOCAL_TEMPO) -> Plan:
     """What happens in a trial."""
     dice = random.Random(f"keepers {seed} {trial}")
     return Plan(
         kind=list(Kind)[trial % len(Kind)],
-        lease_s=dice.choice([0.8, 1.2, 1.6]),
+        lease_s=dice.choice(tempo.leases_s[:3]),
         pace=dice.choice([0.03, 0.06]),
         body=dice.randint(1, 8),
         delay_s=dice.uniform(0.0, 0.4),
@@ -186,6 +187,7 @@ def problems_of_code(who: str, launcher: Launcher, code: int | None) -> list[str
 
 def epochs_lost_by(scene: Scene, pid: int) -> list[str]:
     """The outputs of which a process claimed an epoch that somebody else has sealed."""
+    scene.site.fetch()
     outputs = [output_at(str(scene.site.prefix / name)) for name in scene.expected]
     return [
         output.path
@@ -198,10 +200,11 @@ def epochs_lost_by(scene: Scene, pid: int) -> list[str]:
 def problems_of_late_writes(scene: Scene, trial: Trial) -> list[str]:
     """Control state is right whatever was written, and what was written late is named; without it all is well."""
     site, expected = scene.site, scene.expected
+    site.fetch()
     # A body that was interrupted in a write notes nothing: only what is noted must be named.
     late = late_writes(site, expected) if not (problems := problems_of_control_state(site, expected)) else set()
     trial.late_writes = len(late)
-    missed = late - named_by_verify(site.prefix)
+    missed = late - named_by_verify(site)
     problems += [
         f"{Path(output) / path} was written after the commit, and verify does not name it" for output, path in missed
     ]
@@ -218,16 +221,16 @@ ACTS: dict[Kind, Callable[[Scene, Trial], list[str]]] = {
 
 def run_trial(terms: Terms, expected: Data, number: int) -> Trial:
     """One trial; its directory stays if it breaks a law."""
-    plan = plan_of(terms.seed, number)
+    plan = plan_of(terms.seed, number, terms.place.tempo)
     trial = Trial(plan.kind)
-    with Site(terms.directory / f"trial-{number}") as site:
+    with terms.place.site(terms.directory / f"trial-{number}") as site:
         victim = launched(site, plan, 0)
         for _ in until(LIMIT_S * busy()):
             if not victim.lives or sum(row["event"] == "begins" for row in site.noted()) >= plan.body:
                 break
         await_exit(victim, plan.delay_s)
         trial.problems += ACTS[plan.kind](Scene(site, plan, victim, expected), trial)
-        trial.problems += site.await_end_of_all(limit_s=5)
+        trial.problems += site.await_end_of_all(limit_s=plan.lease_s + 5)
     trial.problems = [f"trial {number}, {plan}: {problem}" for problem in trial.problems]
     if not trial.problems:
         site.forget()
@@ -239,7 +242,7 @@ def kills_of_keepers(terms: Terms) -> Outcome:
 
     def is_enough(trials: Sequence[Trial]) -> bool:
         hit = Counter(trial.kind for trial in trials if trial.was_hit)
-        return all(hit[kind] >= terms.count(FULL_EACH) for kind in Kind)
+        return all(hit[kind] >= terms.count(FULL_EACH[terms.place.store]) for kind in Kind)
 
     expected = reference(terms.directory / "reference")
     trials = run_trials(terms, functools.partial(run_trial, terms, expected), is_enough)
@@ -253,4 +256,9 @@ def kills_of_keepers(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("R4k", "keepers are killed and stopped too", kills_of_keepers, weight=14),)
+SERIES = in_each_store(
+    "R4k",
+    "keepers are killed and stopped too",
+    kills_of_keepers,
+    {Store.LOCAL: 95, Store.S3: 75, Store.GCS: 60},
+)

@@ -1,12 +1,14 @@
 """What a series is: many trials of one law, under terms that say how many and for how long."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import TypeVar
+
+from tests.soak.places import LOCAL, Place, Store
 
 T = TypeVar("T")
 
@@ -26,6 +28,8 @@ class Terms:
     """In `time.monotonic` seconds; no trial begins after it."""
     only_trial: int | None = None
     """The one trial to run, for a closer look."""
+    place: Place = LOCAL
+    """The store that the series is run on."""
 
     def count(self, full: int) -> int:
         """The share of a full number."""
@@ -57,18 +61,27 @@ class Series:
     what: str
     run: Callable[[Terms], Outcome]
     weight: float
-    """Its part of the time, relative to the others'."""
+    """Its part of the time, relative to the others': about the seconds that it takes on two cores."""
+    store: Store = Store.NONE
+    """What it is run on."""
+
+
+def in_each_store(
+    id: str, what: str, run: Callable[[Terms], Outcome], weights: Mapping[Store, float]
+) -> tuple[Series, ...]:
+    """The same law on several stores, a row of the table for each."""
+    return tuple(Series(id, what, run, weight, store) for store, weight in weights.items())
 
 
 def run_trials(terms: Terms, trial: Callable[[int], T], is_enough: Callable[[Sequence[T]], bool]) -> list[T]:
-    """Runs trials 0, 1, 2, … until there are enough, or the time is up; results in the order of their ends."""
+    """Runs trials 0, 1, 2, … until there are enough, or the time is up, and one at least; in the order they ended."""
     if terms.only_trial is not None:
         return [trial(terms.only_trial)]
     done: list[T] = []
     numbers = count()
     running: set[Future[T]] = set()
     with ThreadPoolExecutor(terms.workers) as pool:
-        while not is_enough(done) and not terms.is_over:
+        while not done or not (is_enough(done) or terms.is_over):
             running |= {pool.submit(trial, next(numbers)) for _ in range(terms.workers - len(running))}
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             done += [future.result() for future in ended]

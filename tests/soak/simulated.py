@@ -132,7 +132,7 @@ def mutants(terms: Terms) -> Outcome:
 
 
 SERIES = (
-    Series("R1", "random schedules of the simulator", random_schedules, weight=5),
-    Series("R3", "mutants of the protocol are killed", mutants, weight=3),
+    Series("R1", "random schedules of the simulator", random_schedules, weight=70),
+    Series("R3", "mutants of the protocol are killed", mutants, weight=40),
 )
-PAIRS = Series("R2", "pairs of faults in the simulator", pairs_of_faults, weight=16)
+PAIRS = Series("R2", "pairs of faults in the simulator", pairs_of_faults, weight=40)

@@ -78,6 +78,8 @@ class Site:
 
     directory: Path
     launchers: list[Launcher] = field(default_factory=list)
+    script: str = "tests/soak/pipeline.py"
+    """The experiment that is launched."""
 
     @property
     def prefix(self) -> Path:
@@ -87,6 +89,22 @@ class Site:
     def place(self) -> str:
         """The prefix as launchers are told it."""
         return str(self.prefix)
+
+    def fetch(self) -> None:
+        """Makes sure that what launchers left lies below `prefix`, where the checks look."""
+
+    def local(self, path: str) -> str:
+        """Where a path of the prefix lies once it is fetched."""
+        return path
+
+    @property
+    def clock_tick_ns(self) -> int:
+        """How far the times of files may lag behind the clock: a tick of the kernel, 10 ms at most."""
+        return 20_000_000
+
+    def control_files(self, group: str) -> list[str]:
+        """The paths of all files in logs of attempts at the outputs of a directory, at this moment."""
+        return [str(path) for path in self.prefix.glob(f"{group}/*/.executor/*")]
 
     @property
     def temporary(self) -> Path:
@@ -121,7 +139,7 @@ class Site:
         log = self.directory / f"launcher-{len(self.launchers)}.log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                [sys.executable, "tests/soak/pipeline.py", "--prefix", self.place, *map(str, flags)],
+                [sys.executable, self.script, "--prefix", self.place, *map(str, flags)],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -188,10 +206,10 @@ def await_exit(launcher: Launcher, limit_s: float) -> int | None:
     return None
 
 
-def verify(prefix: Path | str) -> tuple[int, list[Row]]:
-    """``marin-trace verify PREFIX``: its exit code and what it says of each output."""
+def verify(site: Site) -> tuple[int, list[Row]]:
+    """``marin-trace verify PREFIX``: its exit code and what it says of each output, by its path in `Site.prefix`."""
     shown = subprocess.run(
-        [sys.executable, "-m", "marin_trace.cli.main", "verify", "--json", str(prefix)],
+        [sys.executable, "-m", "marin_trace.cli.main", "verify", "--json", site.place],
         capture_output=True,
         text=True,
         check=False,
@@ -199,8 +217,9 @@ def verify(prefix: Path | str) -> tuple[int, list[Row]]:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     if shown.returncode not in (0, 1):
-        return shown.returncode, [{"result": "error", "output": str(prefix), "detail": shown.stderr, "files": []}]
-    return shown.returncode, json.loads(shown.stdout)
+        return shown.returncode, [{"result": "error", "output": site.place, "detail": shown.stderr, "files": []}]
+    rows: list[Row] = json.loads(shown.stdout)
+    return shown.returncode, [{**row, "output": site.local(row["output"])} for row in rows]
 
 
 def run_records(prefix: Path) -> Sequence[Row]:

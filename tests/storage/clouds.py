@@ -1,7 +1,8 @@
 """Servers on this machine that stand for clouds, and what the libraries need to be told to find them."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,6 +14,9 @@ from tests.storage.faults import Faults
 
 BUCKET = "bucket"
 
+# gcsfs looks when it is imported, by whatever test: against an emulator it asks for a minute which kind a bucket is.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
@@ -22,6 +26,12 @@ class Cloud:
     """As a URL."""
     faults: Faults
     environment: Mapping[str, str] = field(repr=False)
+    url: str = ""
+    """Of the server."""
+    written_ns: Mapping[str, int] = field(repr=False, default_factory=dict[str, int])
+    """When each object was last written, by this machine's clock; by its URL without the protocol."""
+    lie: Callable[[], None] = field(repr=False, default=lambda: None)
+    """From here on the server ignores conditions."""
 
 
 def gcs_environment(url: str) -> dict[str, str]:
@@ -29,7 +39,6 @@ def gcs_environment(url: str) -> dict[str, str]:
         "STORAGE_EMULATOR_HOST": url,
         "FSSPEC_GS_TOKEN": "anon",
         "FSSPEC_GCS_TOKEN": "anon",
-        # Against an emulator gcsfs asks for a minute which kind of bucket it is.
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
     }
 
@@ -51,7 +60,7 @@ def gcs_cloud(*, honours_preconditions: bool = True, page_size: int = 1000) -> I
         FakeGcs(honours_preconditions=honours_preconditions, page_size=page_size) as server,
         _used(gcs_environment(server.url)) as environment,
     ):
-        yield Cloud(f"gs://{BUCKET}", server.faults, environment)
+        yield Cloud(f"gs://{BUCKET}", server.faults, environment, server.url, server.written_ns, server.lie)
 
 
 @contextlib.contextmanager
@@ -62,7 +71,7 @@ def s3_cloud(*, honours_preconditions: bool = True) -> Iterator[Cloud]:
         _used(s3_environment(server.url)) as environment,
     ):
         server.make_bucket(BUCKET)
-        yield Cloud(f"s3://{BUCKET}", server.faults, environment)
+        yield Cloud(f"s3://{BUCKET}", server.faults, environment, server.url, server.written_ns, server.lie)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,8 @@ from tests.storage.faults import Call, Faults, Reply
 class StoredObject:
     content: bytes
     generation: int
+    digest: str = ""
+    """MD5 in base 64: taken once, since large objects are read in many parts."""
 
 
 class FakeGcs:
@@ -34,9 +37,15 @@ class FakeGcs:
         self.page_size = page_size
         self.objects: dict[tuple[str, str], StoredObject] = {}
         self.lock = threading.Lock()
+        self.written_ns: dict[str, int] = {}
+        """When each object was last written, by this machine's clock; bucket and name."""
         self._uploads: dict[str, tuple[str, str, str | None]] = {}
         self._last_generation = 1_700_000_000_000_000
         self._server = _Server(self)
+
+    def lie(self) -> None:
+        """Ignores conditions from here on."""
+        self.honours_preconditions = False
 
     @property
     def url(self) -> str:
@@ -52,6 +61,7 @@ class FakeGcs:
         self._server.server_close()
 
     def put(self, bucket: str, name: str, content: bytes, condition: str | None) -> Reply:
+        digest = base64.b64encode(hashlib.md5(content).digest()).decode()
         with self.lock:
             there = self.objects.get((bucket, name))
             if condition is not None and self.honours_preconditions:
@@ -59,12 +69,12 @@ class FakeGcs:
                 if generation != int(condition):
                     return _problem(412, "At least one of the pre-conditions you specified did not hold.")
             self._last_generation += 1
-            self.objects[bucket, name] = StoredObject(content, self._last_generation)
+            self.objects[bucket, name] = StoredObject(content, self._last_generation, digest)
+            self.written_ns[f"{bucket}/{name}"] = time.time_ns()
             return _json(self.metadata(bucket, name))
 
     def metadata(self, bucket: str, name: str) -> dict[str, Any]:
         stored = self.objects[bucket, name]
-        digest = base64.b64encode(hashlib.md5(stored.content).digest()).decode()
         return {
             "kind": "storage#object",
             "name": name,
@@ -72,7 +82,7 @@ class FakeGcs:
             "size": str(len(stored.content)),
             "generation": str(stored.generation),
             "metageneration": "1",
-            "md5Hash": digest,
+            "md5Hash": stored.digest,
             "etag": f"e{stored.generation}",
             "timeCreated": "2026-01-01T00:00:00.000Z",
             "updated": "2026-01-01T00:00:00.000Z",
@@ -146,8 +156,7 @@ class FakeGcs:
                 return Reply(204, b"")
             if query.get("alt") != "media":
                 return _json(self.metadata(bucket, name))
-            digest = base64.b64encode(hashlib.md5(stored.content).digest()).decode()
-            headers = {"x-goog-generation": str(stored.generation), "x-goog-hash": f"md5={digest}"}
+            headers = {"x-goog-generation": str(stored.generation), "x-goog-hash": f"md5={stored.digest}"}
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("Range", ""))
             if wanted is None:
                 return Reply(200, stored.content, headers)
@@ -193,7 +202,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_any(self) -> None:
         length = int(self.headers.get("Content-Length") or 0)
-        call = Call(self.command, self.path, dict(self.headers.items()), self.rfile.read(length))
+        content = self.rfile.read(length)
+        if len(content) < length:  # who sent it was killed: half a request is none
+            self.close_connection = True
+            return
+        call = Call(self.command, self.path, dict(self.headers.items()), content)
         reply = self.server.fake.faults.applied(call, self.server.fake.answer)
         if reply is None:
             self.close_connection = True

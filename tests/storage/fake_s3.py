@@ -4,6 +4,8 @@ import io
 import logging
 import socket
 import threading
+import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,8 +21,14 @@ class FakeS3:
     def __init__(self, *, honours_preconditions: bool = True) -> None:
         self.faults = Faults()
         self.honours_preconditions = honours_preconditions
+        self.written_ns: dict[str, int] = {}
+        """When each object was last written, by this machine's clock; bucket and key."""
         self._lock = threading.Lock()
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+
+    def lie(self) -> None:
+        """Ignores conditions from here on."""
+        self.honours_preconditions = False
 
     @property
     def url(self) -> str:
@@ -43,7 +51,10 @@ class FakeS3:
             assert answer.status == 200
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        content = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        content = environ["wsgi.input"].read(length)
+        if len(content) < length:
+            raise ConnectionError("who sent it was killed: half a request is none")
         headers = {name[5:].replace("_", "-").title(): environ[name] for name in environ if name.startswith("HTTP_")}
         path = f"{environ.get('RAW_URI') or environ['PATH_INFO']}"
         call = Call(environ["REQUEST_METHOD"], path, headers, content)
@@ -56,7 +67,11 @@ class FakeS3:
             # moto looks, and then writes: without a lock two of its threads may both find nothing there.
             with self._lock:
                 body = b"".join(self._application(environ, lambda *answer: answered.extend(answer[:2])))
-            return Reply(int(answered[0].split()[0]), body, dict(answered[1]))
+                status = int(answered[0].split()[0])
+                if call.method == "PUT" and status == 200:
+                    name = urllib.parse.unquote(urllib.parse.urlsplit(call.path).path).lstrip("/")
+                    self.written_ns[name] = time.time_ns()
+            return Reply(status, body, dict(answered[1]))
 
         reply = self.faults.applied(call, ask)
         if reply is None:

@@ -1,7 +1,8 @@
 """Faults of a store's server: which request is hit, and how."""
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 
 
@@ -62,12 +63,20 @@ def truncated(call: Call, answer: Answer) -> Reply:
     return replace(reply, sent_bytes=len(reply.content) // 2)
 
 
+def no_answer(call: Call, answer: Answer) -> None:
+    """The connection breaks, and nothing was done: the store is away."""
+
+
 @dataclass(slots=True)
 class Faults:
     """The faults of a server, in the order in which requests meet them. Thread-safe."""
 
     calls: list[Call] = field(default_factory=list[Call])
     """Every request so far."""
+    keeps_calls: bool = True
+    """False: there will be too many."""
+    standing: tuple[Callable[[Call], bool], Fault] | None = None
+    """Hits every such request for as long as it stands."""
     pending: list[tuple[Callable[[Call], bool], Fault]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -76,6 +85,17 @@ class Faults:
         with self.lock:
             self.pending += [(where, fault)] * times
 
+    @contextlib.contextmanager
+    def throughout(
+        self, fault: Fault, *, where: Callable[[Call], bool] = lambda call: True
+    ) -> Generator[None, None, None]:
+        """Every such request in the block."""
+        self.standing = (where, fault)
+        try:
+            yield
+        finally:
+            self.standing = None
+
     def clear(self) -> None:
         """Forgets what is pending and what was asked."""
         with self.lock:
@@ -83,8 +103,14 @@ class Faults:
             self.calls.clear()
 
     def applied(self, call: Call, answer: Answer) -> Reply | None:
+        standing = self.standing
         with self.lock:
-            self.calls.append(call)
-            found = next((n for n, (where, _) in enumerate(self.pending) if where(call)), None)
-            fault = None if found is None else self.pending.pop(found)[1]
+            if self.keeps_calls:
+                self.calls.append(call)
+            is_standing = standing is not None and standing[0](call)
+            fault = standing[1] if standing is not None and is_standing else self._pending_fault(call)
         return answer(call) if fault is None else fault(call, answer)
+
+    def _pending_fault(self, call: Call) -> Fault | None:
+        found = next((n for n, (where, _) in enumerate(self.pending) if where(call)), None)
+        return None if found is None else self.pending.pop(found)[1]

@@ -12,7 +12,7 @@ from tests.storage.racer import winners_among_processes
 
 
 def test_sixteen_processes_race_and_one_wins_each_round(tmp_path: Path) -> None:
-    assert winners_among_processes(tmp_path, 16, 20) == [1] * 20
+    assert winners_among_processes(str(tmp_path), 16, 20) == [1] * 20
     assert {name for round_directory in tmp_path.iterdir() for name in os.listdir(round_directory)} == {"claim"}
 
 

@@ -147,7 +147,7 @@ def test_an_unknown_option_is_an_error_with_the_nearest_name(make: Callable[[], 
         ({"expect_fingerprint": "1a2b"}, "expect_fingerprint is 8 to 64 hex digits"),
         ({"expect_fingerprint": "1A2B3C4D"}, "expect_fingerprint is 8 to 64 hex digits"),
         ({"version": 1.5}, "version is a text or a whole number"),
-        ({"env_vars": {"A": 1}}, r"env_vars\['A'\] is text, not 1"),
+        ({"env_vars": {"A": 1}}, r"env_vars\['A'\] is text, not int\n"),
         ({"env_vars": {"DATA": StepRef.hardcoded("gs://x")}}, r"env_vars\['DATA'\] is text, not <StepRef gs://x>"),
     ],
 )

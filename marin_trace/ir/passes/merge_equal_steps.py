@@ -160,11 +160,19 @@ def _merged_options(a: Options, b: Options, first: Node, other: Node) -> Options
             raise OptionsConflictError(
                 explain(
                     f"{first.name} is called with two different {name}",
-                    facts={"first": f"{first.location}  {mine}", "second": f"{other.location}  {value}"},
+                    facts={
+                        "first": f"{first.location}  {_shown(name, mine)}",
+                        "second": f"{other.location}  {_shown(name, value)}",
+                    },
                     hint="give it in one place: on @step, or in one of the calls",
                 )
             )
     return dataclasses.replace(a, **changes) if changes else a
+
+
+def _shown(name: str, value: Any) -> object:
+    """An option's value; of environment variables the names alone, since a value may be a secret."""
+    return ", ".join(sorted(value)) if name == "env_vars" else value
 
 
 def _same_option(a: object, b: object) -> bool:
