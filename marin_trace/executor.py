@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
 _TALKATIVE: Final = ("aiobotocore", "botocore", "finelog", "fray", "gcsfs", "iris", "rigging")
-"""Libraries that tell with each client where it connects to and where its credentials were found, or how a file is read."""
+"""Libraries that tell where each client connects to, where its credentials were found, or how a file is read."""
 OUTPUT_CLOSED: Final = 141
 """Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 
