@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from marin_trace.errors import JobFailedError, ResourcesUnavailableError, WorkerError, explain
 from marin_trace.storage.files import delete_files, list_files, read_bytes
 from marin_trace.workers.client import JobRequest, JobStatus
-from marin_trace.workers.fray_engine import FrayEngine
+from marin_trace.workers.fray_engine import FrayEngine, JobNews
 from marin_trace.workers.fray_main import outcome_path
 from marin_trace.workers.fray_package import FrayPackage, load_fray
 from marin_trace.workers.fray_request import fray_request, fray_resources
@@ -41,11 +41,10 @@ _SHOWN_LINES: Final = 20
 _GONE_S: Final = 60.0
 """How long the processes of a terminated job may take to be gone."""
 _PAUSE_S: Final = 0.2
-_CLOSER_LOOKS_S: Final = (2.0, 10.0)
-"""After how long without news a pending job is asked what it waits for; from then on each minute."""
-_LATER_LOOKS_S: Final = 60.0
-_PREEMPTION_LOOKS_S: Final = 10.0
-"""Between two questions after preemptions: a job that is started again quickly is never seen pending."""
+_NEWS_S: Final = 10.0
+"""Between two questions after preemptions, and after what pending jobs wait for."""
+_FIRST_NEWS_S: Final = 2.0
+"""After a submission: by then the scheduler has looked at the job, and tells if it will never be placed."""
 
 
 @final
@@ -81,7 +80,7 @@ class FrayClient:
         self._engine = FrayEngine(self._package, client, patience_s=patience_s)
         self._handles: WeakValueDictionary[str, FrayHandle] = WeakValueDictionary()
         self._poller = JobPoller(self.name, self._look)
-        self._preemptions_due = 0.0
+        self._news_due = 0.0
 
     @property
     def name(self) -> str:
@@ -127,26 +126,26 @@ class FrayClient:
     def _watched(self, name: str, job_id: str, resources: ResourceConfig | None) -> "FrayHandle":
         handle = FrayHandle(_Job(name, job_id, self._outcomes, resources), self._engine, self._poller)
         self._handles[job_id] = handle
+        self._news_due = min(self._news_due, time.monotonic() + _FIRST_NEWS_S)
         self._poller.watch(job_id, handle)
         return handle
 
     def _look(self, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
         statuses = self._engine.statuses(job_ids)
-        if time.monotonic() >= self._preemptions_due:
-            self._preemptions_due = time.monotonic() + _PREEMPTION_LOOKS_S
-            self._look_for_preemptions([id_ for id_, status in statuses.items() if status is JobStatus.RUNNING])
+        if time.monotonic() >= self._news_due:
+            self._news_due = time.monotonic() + _NEWS_S
+            self._spread_news()
         return statuses
 
-    def _look_for_preemptions(self, running: Sequence[str]) -> None:
+    def _spread_news(self) -> None:
+        handles = dict(self._handles)
         try:
-            counts = self._engine.preemptions(running)
+            news = self._engine.news({job_id: handle.status() for job_id, handle in handles.items()})
         except WorkerError as error:  # said for people only: the statuses count
-            logger.debug(f"{self.name} does not tell of preemptions: {error}")
+            logger.debug(f"{self.name} does not tell why jobs wait: {error}")
             return
-        for job_id, count in counts.items():
-            handle = self._handles.get(job_id)
-            if handle is not None:
-                handle.learn_preemptions(count)
+        for job_id, its in news.items():
+            handles[job_id].learn_news(its)
 
 
 def _chosen(package: FrayPackage) -> Any:
@@ -211,8 +210,6 @@ class FrayHandle:
         self._engine = engine
         self._poller = poller
         self._status = JobStatus.PENDING
-        self._since = time.monotonic()
-        self._looks = 0
         self._preemptions = 0
         self._waits_for = ""
         self._refusal: ResourcesUnavailableError | None = None
@@ -284,45 +281,41 @@ class FrayHandle:
 
     def learn(self, status: JobStatus) -> bool:
         """See `PolledJob.learn`."""
-        if status is not self._status:
-            self._since, self._looks = time.monotonic(), 0
+        if self._status.is_over:
+            return True
         if self._status is JobStatus.RUNNING and status is JobStatus.PENDING:
             logger.warning(f"{self._name} waits for a machine again: its own was taken away")
-        self._status = status
-        if status is JobStatus.PENDING:
-            self._look_closer()
-        if self._status.is_over:
-            self._tell()
-        return self._status.is_over
+        if status.is_over:
+            self._end_as(status)
+        else:
+            self._status = status
+        return status.is_over
 
-    def learn_preemptions(self, count: int) -> None:
-        """Says each time that the job's machines were taken away."""
-        if count > self._preemptions:
-            logger.warning(f"{self._name} was preempted, for the {count}. time: the cluster has started it again")
-        self._preemptions = count
-
-    def _look_closer(self) -> None:
-        """Says what a job waits for, and ends one that would wait for ever."""
-        after = _CLOSER_LOOKS_S[self._looks] if self._looks < len(_CLOSER_LOOKS_S) else _LATER_LOOKS_S
-        if time.monotonic() < self._since + after:
+    def learn_news(self, news: JobNews) -> None:
+        """Says each time that the machines were taken away, and what a job waits for; ends one that waits for ever."""
+        if news.preemptions > self._preemptions:
+            logger.warning(f"{self._name} was preempted, for the {news.preemptions}. time: the cluster starts it again")
+        self._preemptions = news.preemptions
+        if self._status is not JobStatus.PENDING:
             return
-        # The next look counts from this one.
-        self._looks, self._since = self._looks + 1, time.monotonic()
+        if news.never_runs_because is not None:
+            self._refuse(news.never_runs_because)
+        elif news.waits_for != self._waits_for:
+            self._waits_for = news.waits_for
+            logger.info(f"{self._name} is pending: {' '.join(news.waits_for.split())}")
+
+    def _refuse(self, why: str) -> None:
         try:
-            account = self._engine.account(self._job.id)
-            if account.never_runs_because is not None:
-                self._engine.terminate(self._job.id)
-                self._refusal = self._engine.refusal(self._name, self._job.resources, account.never_runs_because)
-                self._status = JobStatus.FAILED
-        except WorkerError as error:  # it is asked again
-            logger.debug(f"{self._name}: why it is pending is not told: {error}")
+            self._engine.terminate(self._job.id)
+        except WorkerError as error:  # the next news find it still pending
+            logger.warning(f"{self._name} will never run, and cannot be ended: {error}")
             return
-        if account.waits_for != self._waits_for:
-            self._waits_for = account.waits_for
-            logger.info(f"{self._name} is pending: {' '.join(account.waits_for.split())}")
+        self._refusal = self._engine.refusal(self._name, self._job.resources, why)
+        self._end_as(JobStatus.FAILED)
 
-    def _tell(self) -> None:
+    def _end_as(self, status: JobStatus) -> None:
         with self._lock:
+            self._status = status
             self._is_over.set()
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:

@@ -7,6 +7,7 @@ that was given up may still be answered: a job that was submitted by it is ended
 """
 
 import contextvars
+import functools
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ from marin_trace.workers.client import JobStatus
 from marin_trace.workers.fray_package import FrayPackage
 from marin_trace.workers.resources import ResourceConfig
 
-__all__ = ["FrayEngine", "JobAccount"]
+__all__ = ["FrayEngine", "JobAccount", "JobNews"]
 
 T = TypeVar("T")
 
@@ -36,13 +37,9 @@ _MOST_FOUND: Final = 20
 
 @final
 @dataclass(frozen=True, slots=True)
-class JobAccount:
-    """What Iris tells of a job, besides its status."""
+class JobNews:
+    """What Iris tells of a job that has not ended, besides its status."""
 
-    message: str
-    """Why it failed."""
-    exit_code: int | None
-    """Of its first process that failed; negative: by that signal."""
     preemptions: int
     """How often its machines were taken away."""
     waits_for: str
@@ -53,6 +50,16 @@ class JobAccount:
         """Why it would be pending for ever; None: it may run yet."""
         found = _NEVER.search(self.waits_for)
         return found["why"].strip() if found else None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class JobAccount:
+    """What Iris tells of a job that has failed."""
+
+    message: str
+    exit_code: int | None
+    """Of its first process that failed; negative: by that signal."""
 
 
 @final
@@ -185,26 +192,25 @@ class FrayEngine:
         status = self._answer("tell of a job", lambda: self._iris.job_status(self._name(job_id)))
         tasks = self._answer("list processes", lambda: self._iris.list_tasks(self._name(job_id)))
         codes = [task.exit_code for task in tasks if task.exit_code]
-        return JobAccount(
-            message=status.error_message,
-            exit_code=codes[0] if codes else None,
-            preemptions=status.preemption_count,
-            waits_for=status.pending_reason,
-        )
+        return JobAccount(message=status.error_message, exit_code=codes[0] if codes else None)
 
-    def preemptions(self, job_ids: Sequence[str]) -> dict[str, int]:
-        """How often running jobs were preempted, in one request or a few.
+    def news(self, statuses: Mapping[str, JobStatus]) -> dict[str, JobNews]:
+        """What is told of jobs that are pending or run, in one request for each of the two, however many they are.
+
+        Args:
+            statuses: Of these jobs, by their ids.
 
         Raises:
             WorkerError: The controller does not answer.
         """
-        state = self._package.states.JobState.RUNNING
-        spaces = {job_id.rpartition("/")[0] for job_id in job_ids}
-        found: dict[str, int] = {}
-        for space in spaces:
-            jobs = self._answer("list jobs", lambda space=space: self._iris.list_jobs(state=state, prefix=f"{space}/"))
-            found |= {str(job.job_id): job.preemption_count for job in jobs}
-        return {job_id: found[job_id] for job_id in job_ids if job_id in found}
+        found: dict[str, JobNews] = {}
+        for status in (JobStatus.PENDING, JobStatus.RUNNING):
+            state = self._package.states.JobState(status.value)
+            for space in {job_id.rpartition("/")[0] for job_id, its in statuses.items() if its is status}:
+                ask = functools.partial(self._iris.list_jobs, state=state, prefix=f"{space}/")
+                for job in self._answer("list jobs", ask):
+                    found[str(job.job_id)] = JobNews(job.preemption_count, job.pending_reason)
+        return {job_id: found[job_id] for job_id in statuses if job_id in found}
 
     def logs(self, job_id: str, lines: int) -> str:
         """The last lines that all processes of a job wrote.

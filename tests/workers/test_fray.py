@@ -12,7 +12,7 @@ import pytest
 from marin_trace.errors import ResourcesUnavailableError, UnpicklableError, WorkerError
 from marin_trace.workers.client import JobRequest
 from marin_trace.workers.fray import FrayClient
-from marin_trace.workers.fray_engine import JobAccount
+from marin_trace.workers.fray_engine import JobNews
 from marin_trace.workers.fray_main import JobPayload, Place
 from marin_trace.workers.fray_package import FrayPackage, load_fray
 from marin_trace.workers.fray_request import fray_request
@@ -293,7 +293,7 @@ def test_a_place_is_read_from_what_iris_sets() -> None:
     ],
 )
 def test_a_job_waits_for_ever_only_for_what_time_does_not_change(waits_for: str, never: str | None) -> None:
-    assert JobAccount("", None, 0, waits_for).never_runs_because == never
+    assert JobNews(0, waits_for).never_runs_because == never
 
 
 def test_signals_are_told_from_exit_codes() -> None:
