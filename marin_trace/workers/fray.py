@@ -77,10 +77,11 @@ class FrayClient:
         self._address = address
         self._outcomes = outcomes.rstrip("/") if outcomes else None
         client = _chosen(self._package) if address is None else _connected(self._package, address, workspace)
-        self._engine = FrayEngine(self._package, client, patience_s=patience_s)
+        self._engine = FrayEngine(self._package, client, name=self.name, patience_s=patience_s)
         self._handles: WeakValueDictionary[str, FrayHandle] = WeakValueDictionary()
         self._poller = JobPoller(self.name, self._look)
         self._news_due = 0.0
+        self._is_reachable = False
 
     @property
     def name(self) -> str:
@@ -106,12 +107,18 @@ class FrayClient:
         return self._watched(request.name, job_id, request.resources)
 
     def check_placeable(self, name: str, resources: ResourceConfig) -> None:
-        """See `PlacementClient.check_placeable`: what marin-fray knows by itself. The rest Iris says when it is asked.
+        """See `PlacementClient.check_placeable`: what marin-fray knows by itself, and whether the cluster answers.
+
+        What it has, Iris says when it is given a job: it may pass it on to a cluster that it is allied with.
 
         Raises:
             ResourcesUnavailableError: No Iris cluster has such a device, or places so many slices.
+            WorkerError: The cluster does not answer.
         """
         fray_resources(self._package, name, resources)
+        if not self._is_reachable:
+            self._engine.check_reachable()
+            self._is_reachable = True
 
     def find(self, name: str) -> "FrayHandle | None":
         """See `JobClient.find`: asks the controller, whoever submitted the job."""

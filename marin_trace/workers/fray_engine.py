@@ -33,6 +33,8 @@ _NEVER: Final = re.compile(
 _SHORT: Final = re.compile(r"(?P<what>cpu|memory|disk): need [0-9]+, available (?P<available>[0-9]+)")
 """Of the reason that nothing is large enough; in thousandths of a core, and bytes."""
 _MOST_FOUND: Final = 20
+_SHORT_PATIENCE_S: Final = 15.0
+"""For a first answer, before anything is claimed."""
 
 
 @final
@@ -66,12 +68,13 @@ class JobAccount:
 class FrayEngine:
     """A controller. Thread-safe."""
 
-    def __init__(self, package: FrayPackage, client: Any, *, patience_s: float) -> None:
+    def __init__(self, package: FrayPackage, client: Any, *, name: str, patience_s: float) -> None:
         """Takes the context of the calling thread along: Iris finds the job that it runs in there.
 
         Args:
             package: marin-fray.
             client: A ``FrayIrisClient``.
+            name: Of the cluster, for messages.
             patience_s: After how many seconds a question is given up.
 
         Raises:
@@ -89,8 +92,17 @@ class FrayEngine:
                     hint="--cluster fray://HOST:PORT",
                 )
             )
+        self._name_shown = name
         self._patience_s = patience_s
         self._context = contextvars.copy_context()
+
+    def check_reachable(self) -> None:
+        """Asks for any answer.
+
+        Raises:
+            WorkerError: There is none, after a quarter of a minute at most.
+        """
+        self._answer("answer", self._cluster.get_autoscaler_status, patience_s=min(_SHORT_PATIENCE_S, self._patience_s))
 
     def submit(self, request: Any, resources: ResourceConfig) -> str:
         """Submits a ``fray.types.JobRequest``.
@@ -225,7 +237,15 @@ class FrayEngine:
     def _name(self, job_id: str) -> Any:
         return self._package.names.JobName.from_wire(job_id)
 
-    def _answer(self, what: str, ask: Callable[[], T], *, late: Callable[[T], object] | None = None) -> T:
+    def _answer(
+        self,
+        what: str,
+        ask: Callable[[], T],
+        *,
+        late: Callable[[T], object] | None = None,
+        patience_s: float | None = None,
+    ) -> T:
+        seconds = self._patience_s if patience_s is None else patience_s
         answer: Future[T] = Future()
         context = self._context.copy()
 
@@ -236,15 +256,15 @@ class FrayEngine:
                 answer.set_exception(error)
 
         threading.Thread(target=work, name=f"marin-trace-asks-to-{what}", daemon=True).start()
-        if wait([answer], self._patience_s).not_done:
+        if wait([answer], seconds).not_done:
             if late is not None:
                 answer.add_done_callback(lambda done: None if done.exception() else late(done.result()))
-            raise WorkerError(explain(f"the Iris controller did not {what} within {self._patience_s:g} s"))
+            raise WorkerError(explain(f"the Iris controller of {self._name_shown} did not {what} within {seconds:g} s"))
         error = answer.exception()
         if error is None:
             return answer.result()
         said = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
-        raise WorkerError(explain(f"the Iris controller does not {what}: {said}")) from error
+        raise WorkerError(explain(f"the Iris controller of {self._name_shown} does not {what}: {said}")) from error
 
 
 def _too_small(resources: ResourceConfig, why: str) -> tuple[str, str] | None:

@@ -267,10 +267,20 @@ def test_what_cannot_be_sent_is_refused_before_the_cluster_is_asked(package: Fra
         fray_request(package, JobRequest("job", lambda: next(generator)), outcomes=None)
 
 
-@pytest.mark.parametrize("ask", [lambda client: client.submit(JobRequest("job", int)), lambda client: client.find("x")])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.submit(JobRequest("job", int)),
+        lambda client: client.find("x"),
+        lambda client: client.check_placeable("step", ResourceConfig()),
+    ],
+)
 def test_a_controller_out_of_reach_is_said_after_a_while(package: FrayPackage, ask: Any) -> None:
     client = FrayClient("127.0.0.1:9", patience_s=0.5)
-    with pytest.raises(WorkerError, match=r"^the Iris controller did not (take job|find a job) within 0.5 s"):
+    with pytest.raises(
+        WorkerError,
+        match=r"^the Iris controller of fray://127.0.0.1:9 did not (take job|find a job|answer) within 0.5 s",
+    ):
         ask(client)
 
 
