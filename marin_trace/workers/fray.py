@@ -8,11 +8,12 @@ it stays the same job, and that is said once each time.
 
 import atexit
 import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, final
@@ -25,7 +26,7 @@ from marin_trace.workers.fray_engine import FrayEngine, JobNews
 from marin_trace.workers.fray_main import outcome_path
 from marin_trace.workers.fray_package import FrayPackage, load_fray
 from marin_trace.workers.fray_request import fray_request, fray_resources
-from marin_trace.workers.outcome import unpacked_error
+from marin_trace.workers.outcome import opened, unpacked_error
 from marin_trace.workers.overlay import project_directory
 from marin_trace.workers.polling import JobPoller
 from marin_trace.workers.resources import ResourceConfig
@@ -101,10 +102,11 @@ class FrayClient:
             UnpicklableError: It captures what cannot be sent to another process.
             WorkerError: The cluster does not answer or refuses; marin-fray is too old for what is asked.
         """
-        asked = fray_request(self._package, request, outcomes=self._outcomes)
+        key = os.urandom(32)
+        asked = fray_request(self._package, request, outcomes=self._outcomes, key=key)
         job_id = self._engine.submit(asked, request.resources)
         logger.info(f"{request.name} is the Iris job {job_id}")
-        return self._watched(request.name, job_id, request.resources)
+        return self._watched(_Job(request.name, job_id, self._outcomes, request.resources, key))
 
     def check_placeable(self, name: str, resources: ResourceConfig) -> None:
         """See `PlacementClient.check_placeable`: what marin-fray knows by itself, and whether the cluster answers.
@@ -126,15 +128,15 @@ class FrayClient:
         if found is None:
             return None
         job_id, status = found
-        handle = self._handles.get(job_id) or self._watched(name, job_id, None)
+        handle = self._handles.get(job_id) or self._watched(_Job(name, job_id, self._outcomes))
         handle.learn(status)
         return handle
 
-    def _watched(self, name: str, job_id: str, resources: ResourceConfig | None) -> "FrayHandle":
-        handle = FrayHandle(_Job(name, job_id, self._outcomes, resources), self._engine, self._poller)
-        self._handles[job_id] = handle
+    def _watched(self, job: "_Job") -> "FrayHandle":
+        handle = FrayHandle(job, self._engine, self._poller)
+        self._handles[job.id] = handle
         self._news_due = min(self._news_due, time.monotonic() + _FIRST_NEWS_S)
-        self._poller.watch(job_id, handle)
+        self._poller.watch(job.id, handle)
         return handle
 
     def _look(self, job_ids: Sequence[str]) -> Mapping[str, JobStatus]:
@@ -203,8 +205,10 @@ class _Job:
     id: str
     """Iris's, with user and parent."""
     outcomes: str | None
-    resources: ResourceConfig | None
+    resources: ResourceConfig | None = None
     """None: another launcher has submitted it."""
+    key: bytes | None = field(default=None, repr=False)
+    """What it leaves is sealed with; None: another launcher's, and what it left is not opened."""
 
 
 @final
@@ -332,11 +336,12 @@ class FrayHandle:
 
     def _left_exception(self) -> BaseException | None:
         """What its lowest rank that failed has left."""
-        if self._job.outcomes is None:
+        if self._job.outcomes is None or self._job.key is None:
             return None
         try:
             paths = sorted((file.path for file in list_files(_outcomes_of(self._job))), key=_rank)
-            return unpacked_error(read_bytes(paths[0])) if paths else None
+            content = opened(read_bytes(paths[0]), self._job.key) if paths else None
+            return None if content is None else unpacked_error(content)
         except Exception as error:  # noqa: BLE001 - a store that fails, a type that is not here: then in words
             logger.warning(f"what {self._name} raised cannot be read: {error!r}")
             return None

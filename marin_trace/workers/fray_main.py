@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final, final
@@ -21,7 +21,7 @@ from marin_trace.errors import JobFailedError, WorkerError, explain
 from marin_trace.io import running_body
 from marin_trace.storage.files import delete_file, write_bytes
 from marin_trace.workers.gang import GangSeat
-from marin_trace.workers.outcome import packed_error, raisable
+from marin_trace.workers.outcome import packed_error, raisable, sealed
 
 __all__ = ["JobPayload", "Place", "outcome_path", "run_job"]
 
@@ -45,6 +45,8 @@ class JobPayload:
     """Environment variables whose values came as files."""
     outcomes: str | None = None
     """Where to leave what the call raises; None: the launcher does with what Iris tells."""
+    key: bytes = field(default=b"", repr=False)
+    """What is left is sealed with it."""
     timeout: float | None = None
     """Seconds that one attempt may take."""
 
@@ -112,7 +114,9 @@ def _leave(error: Exception, payload: JobPayload) -> None:
     if payload.outcomes is None or content is None:
         return
     try:
-        write_bytes(outcome_path(payload.outcomes, payload.name, Place.of(os.environ).rank), content)
+        write_bytes(
+            outcome_path(payload.outcomes, payload.name, Place.of(os.environ).rank), sealed(content, payload.key)
+        )
     except (OSError, WorkerError) as second:
         logger.warning(f"the launcher will not see the {type(error).__name__} itself: {second}")
 

@@ -28,13 +28,14 @@ _ENGINE_TIMEOUT_S: Final = 60.0
 """Later than the job's own, which can say what happened."""
 
 
-def fray_request(package: FrayPackage, request: JobRequest, *, outcomes: str | None) -> Any:
+def fray_request(package: FrayPackage, request: JobRequest, *, outcomes: str | None, key: bytes = b"") -> Any:
     """A ``fray.types.JobRequest``.
 
     Args:
         package: marin-fray.
         request: Ours.
         outcomes: Where the job leaves what its call raises.
+        key: With which it seals that.
 
     Raises:
         ResourcesUnavailableError: marin-fray knows no such device, or would never schedule that.
@@ -44,7 +45,7 @@ def fray_request(package: FrayPackage, request: JobRequest, *, outcomes: str | N
     resources = fray_resources(package, request.name, request.resources)
     secrets = {name: value for name, value in request.env_vars.items() if _SECRET_NAME.search(name)}
     call = pickled_call(request.entrypoint, request.name)
-    payload = JobPayload(request.name, call, tuple(sorted(secrets)), outcomes, request.timeout)
+    payload = JobPayload(request.name, call, tuple(sorted(secrets)), outcomes, key, request.timeout)
     duration: Any = import_module("rigging.timing").Duration
     return package.build(
         "JobRequest",

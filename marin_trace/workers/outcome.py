@@ -1,12 +1,18 @@
-"""What a job's call raised, on its way to the launcher: pickled, with the traceback of the job's process as a note."""
+"""What a job's call raised, on its way to the launcher: pickled, with the traceback of the job's process as a note.
 
+Unpickling runs code. Where an outcome lies in storage that others may write to, it is sealed with a key that only the
+launcher and its job know, and one without the right seal is not opened.
+"""
+
+import hashlib
+import hmac
 import logging
 import pickle
 import traceback
 
 from marin_trace.errors import JobFailedError, explain
 
-__all__ = ["packed_error", "raisable", "unpacked_error"]
+__all__ = ["opened", "packed_error", "raisable", "sealed", "unpacked_error"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,3 +41,15 @@ def unpacked_error(content: bytes) -> Exception:
     """What `packed_error` packed. Only for bytes that a job of this launcher's own wrote."""
     error: Exception = pickle.loads(content)  # noqa: S301 - the launcher's own function raised it
     return error
+
+
+def sealed(content: bytes, key: bytes) -> bytes:
+    """Content behind a seal, for `opened`."""
+    return hmac.digest(key, content, hashlib.sha256) + content
+
+
+def opened(record: bytes, key: bytes) -> bytes | None:
+    """What was sealed with this key; None: this was not."""
+    size = hashlib.sha256().digest_size
+    content = record[size:]
+    return content if hmac.compare_digest(hmac.digest(key, content, hashlib.sha256), record[:size]) else None

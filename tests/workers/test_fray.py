@@ -16,6 +16,7 @@ from marin_trace.workers.fray_engine import JobNews
 from marin_trace.workers.fray_main import JobPayload, Place
 from marin_trace.workers.fray_package import FrayPackage, load_fray
 from marin_trace.workers.fray_request import fray_request
+from marin_trace.workers.outcome import opened, sealed
 from marin_trace.workers.resources import ResourceConfig
 from tests.workers.iris_site import require_iris
 
@@ -313,3 +314,11 @@ def test_signals_are_told_from_exit_codes() -> None:
     assert "out of memory" in (_how(137) or "")
     assert _how(3) == "exited with code 3"
     assert _how(None) is None
+
+
+def test_what_a_job_left_is_opened_only_with_its_seal() -> None:
+    record = sealed(b"content", b"key")
+    assert opened(record, b"key") == b"content"
+    assert opened(record, b"another") is None
+    assert opened(record[:-1] + b"!", b"key") is None
+    assert opened(b"", b"key") is None
