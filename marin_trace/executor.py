@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 
 RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
-_TALKATIVE: Final = ("aiobotocore", "botocore", "gcsfs")
-"""Libraries that tell with each client where its credentials were found, or with each file how it is read."""
+_TALKATIVE: Final = ("aiobotocore", "botocore", "finelog", "fray", "gcsfs", "iris", "rigging")
+"""Libraries that tell where each client connects to, where its credentials were found, or how a file is read."""
 OUTPUT_CLOSED: Final = 141
 """Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 
@@ -307,13 +307,15 @@ def _check_placeable(roots: Sequence[StepSpec], options: RunOptions, statuses: M
 
 
 def _run_options(flags: ExecutorFlags, description: str | None, prefix: str, forced: dict[str, int]) -> RunOptions:
+    # What a job raised has to reach this process: below the prefix, as steps' outputs do.
+    outcomes = None if prefix.startswith("memory://") else join(prefix, ".jobs")
     return RunOptions(
         force_run_failed=flags.force_run_failed,
         forced=forced,
         lease_seconds=flags.lease_seconds,
         fail_fast=flags.fail_fast,
         allow_unsafe_store=flags.allow_unsafe_store,
-        client=current_client() if flags.cluster is None else client_named(flags.cluster),
+        client=current_client() if flags.cluster is None else client_named(flags.cluster, outcomes=outcomes),
         prefix=prefix,
         records_path=flags.executor_info_base_path,
         description=flags.description or description,

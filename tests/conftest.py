@@ -1,11 +1,13 @@
 """What every test gets: a prefix of its own, so that nothing is written into the checkout."""
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
 
 from tests.workers.engines import engine_lines
+from tests.workers.iris_site import IrisCluster, iris_cluster, require_iris
 
 # No deadline: how long one example takes depends on what else the machine does.
 settings.register_profile("suite", deadline=None)
@@ -18,6 +20,14 @@ def prefix(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     path = str(tmp_path_factory.mktemp("prefix"))
     monkeypatch.setenv("MARIN_PREFIX", path)
     return path
+
+
+@pytest.fixture(scope="session")
+def iris(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IrisCluster]:
+    """An Iris cluster with processors and slices of fake TPUs; skips where it cannot run."""
+    require_iris()
+    with iris_cluster(tmp_path_factory.mktemp("iris")) as cluster:
+        yield cluster
 
 
 def pytest_configure() -> None:

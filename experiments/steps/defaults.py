@@ -11,6 +11,8 @@ Each is made of the steps of this package, which can be called on their own wher
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from experiments.lib.download.files import RemoteFile
 from experiments.lib.splits import TRAIN, VALIDATION
@@ -22,7 +24,7 @@ from experiments.steps.export import exported_model
 from experiments.steps.report import training_report
 from experiments.steps.tokenize import mixture, tokenized_dataset, trained_tokenizer
 from experiments.steps.train import trained_model
-from marin_trace import StepRef, step
+from marin_trace import ResourceConfig, StepRef, step
 
 
 @step(name="defaults/download/{name}")
@@ -67,6 +69,7 @@ def default_tokenize(
     text_field: str = "text",
     validation_fraction: float = 0.05,
     workers: int = 1,
+    resources: ResourceConfig | None = None,
 ) -> StepRef:
     """Curates a data set, and tokenises what is left of it: with a tokenizer trained on it if none is given.
 
@@ -81,13 +84,14 @@ def default_tokenize(
         text_field: Which field or column of the data set holds the text.
         validation_fraction: The share of documents that is kept from training.
         workers: Processes that curate and encode; no part of the result.
+        resources: Of the machine that does each of this; no part of the result either.
     """
-    corpus = curated_corpus(
+    corpus = _on(resources, curated_corpus)(
         name, [dataset], text_field=text_field, validation_fraction=validation_fraction, workers=workers
     )
     if tokenizer is None:
-        tokenizer = trained_tokenizer(name, [corpus / TRAIN], vocab_size=vocab_size)
-    return tokenized_dataset(name, [corpus / TRAIN], [corpus / VALIDATION], tokenizer, workers=workers)
+        tokenizer = _on(resources, trained_tokenizer)(name, [corpus / TRAIN], vocab_size=vocab_size)
+    return _on(resources, tokenized_dataset)(name, [corpus / TRAIN], [corpus / VALIDATION], tokenizer, workers=workers)
 
 
 @step(name="defaults/tokenize_together/{name}")
@@ -135,6 +139,7 @@ def default_train(
     weights: Mapping[str, float] | None = None,
     validation: StepRef | None = None,
     layout: Layout | None = None,
+    resources: ResourceConfig | None = None,
 ) -> StepRef:
     """Trains a language model on one tokenised data set, or on a mixture of several.
 
@@ -145,18 +150,27 @@ def default_train(
         weights: Of each data set of a mixture by its name; equal ones if none are given.
         validation: Whose held-out documents the training is watched on; of a mixture that of its first data set.
         layout: How to lie on the devices; no part of the result.
+        resources: What to train on; no part of the result either.
     """
     datasets = dict(tokens) if isinstance(tokens, Mapping) else {name: tokens}
     if not datasets:
         raise ValueError("nothing to train on: tokens is empty")
     watched = next(iter(datasets.values())) if validation is None else validation
     shares = dict.fromkeys(datasets, 1.0) if weights is None else weights
-    return trained_model(name, mixture(datasets, shares), watched / VALIDATION, recipe or TrainRecipe(), layout=layout)
+    return _on(resources, trained_model)(
+        name, mixture(datasets, shares), watched / VALIDATION, recipe or TrainRecipe(), layout=layout
+    )
 
 
 @step(name="defaults/eval/{name}")
 def default_eval(
-    name: str, model: StepRef, tokens: StepRef, *, prompts: Sequence[str] = ("",), layout: Layout | None = None
+    name: str,
+    model: StepRef,
+    tokens: StepRef,
+    *,
+    prompts: Sequence[str] = ("",),
+    layout: Layout | None = None,
+    resources: ResourceConfig | None = None,
 ) -> dict[str, StepRef]:
     """Measures a model on the held-out documents of a data set, beside what counting bytes achieves, and lets it write.
 
@@ -166,14 +180,15 @@ def default_eval(
         tokens: What :func:`default_tokenize` returned, of the model's tokenizer.
         prompts: Texts for the model to go on with.
         layout: How to lie on the devices; no part of the result.
+        resources: What the model runs on; no part of the result either.
 
     Returns:
         ``evaluation``, ``baselines`` and ``samples``.
     """
     return {
-        "evaluation": model_evaluation(name, model, tokens / VALIDATION, layout=layout),
+        "evaluation": _on(resources, model_evaluation)(name, model, tokens / VALIDATION, layout=layout),
         "baselines": baseline_evaluation(name, tokens / TRAIN, tokens / VALIDATION, tokens),
-        "samples": model_samples(name, model, tokens, prompts),
+        "samples": _on(resources, model_samples)(name, model, tokens, prompts),
     }
 
 
@@ -185,6 +200,8 @@ def default_speedrun(
     *,
     prompts: Sequence[str] = ("",),
     layout: Layout | None = None,
+    train_on: ResourceConfig | None = None,
+    measure_on: ResourceConfig | None = None,
 ) -> dict[str, StepRef]:
     """All from tokens to a page: trains, evaluates, exports and reports.
 
@@ -193,14 +210,23 @@ def default_speedrun(
         tokens: What :func:`default_tokenize` returned.
         recipe: How to train.
         prompts: Texts for the model to go on with.
-        layout: How to lie on the devices; no part of the result.
+        layout: How the training lies on the devices; no part of the result.
+        train_on: What the training asks for; no part of the result either.
+        measure_on: What evaluation and samples ask for: one machine.
 
     Returns:
         ``model``, ``evaluation``, ``baselines``, ``samples``, ``export`` and ``report``.
     """
-    model = default_train(name, tokens, recipe, layout=layout)
-    measured = default_eval(name, model, tokens, prompts=prompts, layout=layout)
+    model = default_train(name, tokens, recipe, layout=layout, resources=train_on)
+    # The samples and figures of a model that was trained on several machines are made on one.
+    alone = None if layout is None else replace(layout, distributed=False)
+    measured = default_eval(name, model, tokens, prompts=prompts, layout=alone, resources=measure_on)
     report = training_report(
         name, f"The model {name}", recipe=recipe, model=model, **measured, inputs={"tokens": tokens}
     )
     return {"model": model, **measured, "export": exported_model(name, model, tokens), "report": report}
+
+
+def _on(resources: ResourceConfig | None, step_function: Any) -> Any:
+    """A step that asks for something, if it is to: what a step runs on is never part of what it makes."""
+    return step_function if resources is None else step_function.with_options(resources=resources)

@@ -13,15 +13,19 @@ Expected: about 1.65 bits per byte on held-out files, where single bytes take 4.
 
 import platform
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from experiments.lib.corpus.collect import DOCUMENTS_FILE, STDLIB, is_stdlib
 from experiments.lib.llama.config import LlamaConfig
 from experiments.lib.report.training import FIGURE_FILE, HTML_FILE, MARKDOWN_FILE, summary_lines
-from experiments.lib.train.config import CheckpointPolicy, OptimizerConfig, TrainRecipe
+from experiments.lib.train.config import CheckpointPolicy, Layout, OptimizerConfig, TrainRecipe
 from experiments.steps.corpus import collected_documents
 from experiments.steps.defaults import default_speedrun, default_tokenize
 from experiments.tutorials.hello_corpus import corpus_name, located
-from marin_trace import StepRef, executor_main, parse_flags, step
+from marin_trace import ResourceConfig, StepRef, executor_main, parse_flags, step
+
+if TYPE_CHECKING:
+    from marin_trace.runtime.report import RunReport
 
 STEPS_PER_MINUTE = 240
 """What two cores of a laptop do of `recipe_of`; the length of a training is in steps, whatever they take elsewhere."""
@@ -56,6 +60,22 @@ class TinyModelFlags:
     train: TrainFlags = field(default_factory=TrainFlags)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Which machines do what; None: this one. No part of any result."""
+
+    tokens: ResourceConfig | None = None
+    """Curates and tokenises."""
+
+    training: ResourceConfig | None = None
+
+    measuring: ResourceConfig | None = None
+    """Evaluates the model and lets it write: one machine."""
+
+    layout: Layout | None = None
+    """How the training lies on the devices that it is given."""
+
+
 def recipe_of(flags: TrainFlags) -> TrainRecipe:
     """The recipe of a training of about so many minutes."""
     steps = max(1, round(flags.minutes * STEPS_PER_MINUTE))
@@ -79,24 +99,33 @@ def source_documents(name: str, source: str) -> StepRef:
 
 
 @step(name="tutorials/tokens/{name}")
-def source_tokens(name: str, source: str, *, vocab_size: int, workers: int) -> StepRef:
+def source_tokens(
+    name: str, source: str, *, vocab_size: int, workers: int, resources: ResourceConfig | None = None
+) -> StepRef:
     """The tokens of a source's files, a twentieth of them held out."""
-    return default_tokenize(name, source_documents(name, source), vocab_size=vocab_size, workers=workers)
+    documents = source_documents(name, source)
+    return default_tokenize(name, documents, vocab_size=vocab_size, workers=workers, resources=resources)
 
 
 @step(name="tutorials/train_tiny_model/{name}")
-def train_tiny_model(name: str, flags: TinyModelFlags) -> dict[str, StepRef]:
+def train_tiny_model(name: str, flags: TinyModelFlags, places: Places | None = None) -> dict[str, StepRef]:
     """A group: from the files of a source to a page about a model that was trained on them."""
-    tokens = source_tokens(name, flags.source, vocab_size=flags.vocab_size, workers=flags.workers)
-    return {"tokens": tokens, **default_speedrun(f"tiny-{name}", tokens, recipe_of(flags.train), prompts=PROMPTS)}
+    on = places or Places()
+    tokens = source_tokens(name, flags.source, vocab_size=flags.vocab_size, workers=flags.workers, resources=on.tokens)
+    made = default_speedrun(
+        f"tiny-{name}",
+        tokens,
+        recipe_of(flags.train),
+        prompts=PROMPTS,
+        layout=on.layout,
+        train_on=on.training,
+        measure_on=on.measuring,
+    )
+    return {"tokens": tokens, **made}
 
 
-def main() -> None:
-    """Runs the experiment and prints what came of it."""
-    flags = parse_flags(TinyModelFlags)
-    flags = replace(flags, source=located(flags.source))
-    refs = train_tiny_model(corpus_name(flags.source), flags)
-    run = executor_main(steps=[refs], description="A tiny language model")
+def show(run: "RunReport", refs: dict[str, StepRef]) -> None:
+    """Prints what came of a run."""
     if run.dry_run:
         return
     print()
@@ -105,6 +134,14 @@ def main() -> None:
     report = run.output_path(refs["report"])
     print(f"report: {report}/{HTML_FILE} (or {MARKDOWN_FILE})")
     print(f"plot:   {report}/{FIGURE_FILE}")
+
+
+def main() -> None:
+    """Runs the experiment and prints what came of it."""
+    flags = parse_flags(TinyModelFlags)
+    flags = replace(flags, source=located(flags.source))
+    refs = train_tiny_model(corpus_name(flags.source), flags)
+    show(executor_main(steps=[refs], description="A tiny language model"), refs)
 
 
 if __name__ == "__main__":

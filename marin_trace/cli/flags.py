@@ -50,7 +50,8 @@ class ExecutorFlags:
     executor_info_base_path: str | None = None
     """Where run records go (default: experiments/ under the prefix)."""
     cluster: str | None = None
-    """Where steps with resources run: local, ray (the cluster that this machine is part of), ray://HOST:PORT."""
+    """Where steps with resources run: local, ray (the cluster that this machine is part of), ray://HOST:PORT, fray (the
+    cluster whose job this is), fray://HOST:PORT, fray://CLUSTER."""
     lease_seconds: float = 120.0
     """How long another launcher must be silent before its step is taken over."""
     allow_unsafe_store: bool = False

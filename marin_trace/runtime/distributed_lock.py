@@ -21,7 +21,7 @@ from marin_trace.errors import (
     StepHeldElsewhere,
     explain,
 )
-from marin_trace.io import lease_check, running_body
+from marin_trace.io import lease_check, own_process_log, running_body
 from marin_trace.runtime.attempt import (
     Attempt,
     ClaimMemory,
@@ -31,7 +31,7 @@ from marin_trace.runtime.attempt import (
     empty_output,
     failure_of,
 )
-from marin_trace.runtime.capture import captured
+from marin_trace.runtime.capture import captured, routed_output
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import JobTicket, attempt_observer
 from marin_trace.runtime.gang_attempt import GangLead, run_member
@@ -157,7 +157,10 @@ class LockedCallable(Generic[T]):
             run_member(self.fn, output_path, ticket, seat, lease_seconds=self.options.lease_seconds)
             # What the step returns, its first process saves.
             return cast("T", None)
-        return self._attempt(output_path, ticket, seat)
+        is_shown_elsewhere = ticket is not None and own_process_log.get() is None
+        # The process of a cluster's job is nobody's run: what it prints is kept beside the output by this alone.
+        with routed_output() if is_shown_elsewhere else contextlib.nullcontext():
+            return self._attempt(output_path, ticket, seat)
 
     def _attempt(self, output_path: str, ticket: JobTicket | None, seat: GangSeat | None) -> T:
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})

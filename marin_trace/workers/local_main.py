@@ -10,8 +10,8 @@ import traceback
 from types import FrameType
 from typing import Final
 
-from marin_trace.errors import JobFailedError, explain
 from marin_trace.io import own_process_log, running_body
+from marin_trace.workers.outcome import packed_error, raisable
 
 __all__ = ["LOG_POINTER", "main"]
 
@@ -38,7 +38,7 @@ def main() -> int:
         entrypoint()
     except BaseException as error:  # noqa: BLE001 - whatever it is, the launcher is told
         traceback.print_exc()
-        _leave(_told(error), outcome_path)
+        _leave(raisable(error), outcome_path)
         return 1
     return 0
 
@@ -48,21 +48,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt(f"signal {number}")
 
 
-def _told(error: BaseException) -> Exception:
-    """What the launcher is told: an error that it can raise without ending itself."""
-    if isinstance(error, Exception):
-        return error
-    how = f"called sys.exit({error.code!r})" if isinstance(error, SystemExit) else f"was ended by {error!r}"
-    return JobFailedError(explain(f"the job's function {how}")).with_traceback(error.__traceback__)
-
-
 def _leave(error: Exception, path: str) -> None:
-    error.add_note("in the job's process:\n" + "".join(traceback.format_exception(error)))
-    try:
-        content = pickle.dumps(error)
-        pickle.loads(content)  # noqa: S301 - an exception may pickle and yet not come back
-    except Exception as inner:  # noqa: BLE001 - its text is in the log, and the launcher shows that
-        logger.warning(f"{type(error).__name__} cannot be handed over: {inner!r}")
+    content = packed_error(error)
+    if content is None:
         return
     temporary = f"{path}.tmp"
     with open(temporary, "wb") as stream:

@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from marin_trace.errors import WorkerError, explain
 from marin_trace.io import atomic_directory
 
-__all__ = ["overlay_for", "overlay_of", "project_directory", "requirements_of"]
+__all__ = ["overlay_for", "overlay_of", "project_directory", "requirements_of", "split_groups"]
 
 _OUTPUT_TAIL_LINES: Final = 15
 _NOT_A_NAME: Final = frozenset("<>=!~@[]; /")
@@ -86,10 +86,23 @@ def requirements_of(groups: Sequence[str], project: Path | None) -> list[str]:
     return requirements
 
 
+def split_groups(groups: Sequence[str], project: Path | None) -> tuple[list[str], list[str]]:
+    """Some groups as an engine takes them that installs the project itself: its extras, and requirements beside them.
+
+    Raises:
+        WorkerError: A name is neither an extra nor a dependency group of the project.
+    """
+    declared = _tables(project).get("project", {}).get("optional-dependencies", {})
+    extras = [group for group in groups if group in declared]
+    return extras, requirements_of([group for group in groups if group not in declared], project)
+
+
+def _tables(project: Path | None) -> dict[str, Any]:
+    return {} if project is None else tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+
+
 def _declared_groups(project: Path | None) -> dict[str, list[str]]:
-    if project is None:
-        return {}
-    table = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    table = _tables(project)
     extras = cast("dict[str, list[str]]", table.get("project", {}).get("optional-dependencies", {}))
     groups = cast("dict[str, list[Any]]", table.get("dependency-groups", {}))
     return {**{name: _expanded(name, groups) for name in groups}, **extras}

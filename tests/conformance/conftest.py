@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from marin_trace.workers.fray import FrayClient
 from marin_trace.workers.local import LocalClient
 from marin_trace.workers.ray import RayClient
 from tests.storage.clouds import Cloud, gcs_cloud, s3_cloud
-from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, parent_of, skip_engine
+from tests.workers.engines import ENGINE_PROPERTY, ENGINES, Engine, parent_of
+from tests.workers.iris_site import IrisCluster
 from tests.workers.ray_clusters import Node, ray_cluster
 
 
@@ -69,9 +71,17 @@ def ray_engine() -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def fray_engine() -> Engine:
-    """Not written yet."""
-    skip_engine("has no adapter")
+def fray_engine(iris: IrisCluster, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An Iris cluster of this machine."""
+    client = FrayClient(iris.address, outcomes=str(tmp_path_factory.mktemp("outcomes")))
+    return Engine("fray", client, lose_worker=lambda pid: iris.preempt(job_of(pid)))
+
+
+def job_of(pid: int) -> str:
+    """The name of the Iris job whose process this is."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    (task,) = (text.decode() for text in variables if text.startswith(b"IRIS_TASK_ID="))
+    return task.split("/")[-2]
 
 
 def kill_parent(pid: int) -> None:

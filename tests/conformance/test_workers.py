@@ -6,10 +6,12 @@ saw into the test's directory, which every engine of the suite shares.
 
 import ctypes
 import functools
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,18 @@ def test_a_job_works_where_the_working_tree_is(engine: Engine, tmp_path: Path) -
 
     assert ended(engine.submit(body)) is JobStatus.SUCCEEDED
     assert lines_of(tmp_path / "out") == ["True"]
+
+
+def sum_in_processes(path: str) -> None:
+    append(path, f"began {os.getpid()}")
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        append(path, f"{sum(pool.map(abs, [-1, -2, -3]))}")
+
+
+def test_a_job_may_start_processes_of_its_own(engine: Engine, tmp_path: Path) -> None:
+    assert ended(engine.submit(functools.partial(sum_in_processes, str(tmp_path / "out")))) is JobStatus.SUCCEEDED
+    began, total = lines_of(tmp_path / "out")
+    assert (began.partition(" ")[0], total) == ("began", "6")
 
 
 def test_what_a_job_writes_can_be_read(engine: Engine) -> None:

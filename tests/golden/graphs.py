@@ -15,6 +15,10 @@ from experiments.tutorials.hello_corpus import HelloFlags, hello_corpus
 from experiments.tutorials.speedrun.llama_tiny import run_llama_tiny
 from experiments.tutorials.sweep_learning_rate import SweepFlags, sweep_learning_rate
 from experiments.tutorials.train_tiny_model_cpu import TinyModelFlags, train_tiny_model
+from experiments.tutorials.train_tiny_model_gpu import GpuFlags
+from experiments.tutorials.train_tiny_model_gpu import places_of as gpu_places
+from experiments.tutorials.train_tiny_model_tpu import TpuFlags
+from experiments.tutorials.train_tiny_model_tpu import places_of as tpu_places
 from marin_trace import Graph, trace
 
 DIRECTORY = Path(__file__).with_name("experiments")
@@ -27,9 +31,13 @@ def version_free(graph: Graph) -> str:
     return str(graph).replace(repr(platform.python_version()), "'PYTHON'")
 
 
+GPU, TPU = GpuFlags(source=SOURCE), TpuFlags(source=SOURCE, tpu="v5p-16")
+
 GRAPHS: dict[str, Callable[[], str]] = {
     "tutorials/hello_corpus": lambda: str(trace(hello_corpus, "fixed", HelloFlags(source=SOURCE))),
     "tutorials/train_tiny_model_cpu": lambda: str(trace(train_tiny_model, "fixed", TinyModelFlags(source=SOURCE))),
+    "tutorials/train_tiny_model_gpu": lambda: str(trace(train_tiny_model, "fixed", GPU, gpu_places(GPU))),
+    "tutorials/train_tiny_model_tpu": lambda: str(trace(train_tiny_model, "fixed", TPU, tpu_places(TPU))),
     "tutorials/sweep_learning_rate": lambda: str(trace(sweep_learning_rate, "fixed", SweepFlags(source=SOURCE))),
     "tutorials/data_mixture": lambda: str(
         trace(data_mixture, "fixed", PARTS, mixtures_of(("code", "prose"), [0.75, 0.5]), MixtureFlags())

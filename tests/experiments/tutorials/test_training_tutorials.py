@@ -168,7 +168,15 @@ def test_a_training_that_is_killed_goes_on_from_its_last_checkpoint(workplace: P
 
 @pytest.mark.parametrize(
     "name",
-    ["train_tiny_model_cpu", "sweep_learning_rate", "data_mixture", "checkpoint_watch", "speedrun.llama_tiny"],
+    [
+        "train_tiny_model_cpu",
+        "train_tiny_model_gpu",
+        "train_tiny_model_tpu",
+        "sweep_learning_rate",
+        "data_mixture",
+        "checkpoint_watch",
+        "speedrun.llama_tiny",
+    ],
 )
 def test_importing_a_tutorial_does_nothing(name: str, tmp_path: Path) -> None:
     code = f"import sys, experiments.tutorials.{name}; print([n for n in ('jax', 'numpy') if n in sys.modules])"
