@@ -224,7 +224,8 @@ def is_helper_name(node: ast.expr, module: Module) -> bool:
     """Whether a function of a module that cannot be read is called like one that makes steps."""
     if not isinstance(node, ast.Name | ast.Attribute) or HELPER.fullmatch(last_name(node)) is None:
         return False
-    return module.qualified(node) is not None and definition_of(node, module) is None
+    is_unbound = isinstance(node, ast.Name) and module.is_unbound(node)
+    return is_unbound or (module.qualified(node) is not None and definition_of(node, module) is None)
 
 
 def is_own_output(node: ast.expr, module: Module) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, final
 
 from marin_trace.errors import StorageError
 from marin_trace.migration.findings import Finding
-from marin_trace.migration.names import LIBRARY_MODULES, Packages
+from marin_trace.migration.names import LIBRARY_MODULES, WELL_KNOWN_NAMES, Packages
 from marin_trace.migration.scopes import Imported, Place, Scope, ScopeTree, dotted_name
 from marin_trace.migration.sources import EVERY_CODE, project_root, read_source, suppressed_codes
 
@@ -186,9 +186,19 @@ class Module:
         return f"{base}.{rest}" if rest else base
 
     def framework_name(self, node: ast.expr) -> str | None:
-        """``step`` for an expression that means the executor's ``step``, however it was imported."""
+        """``step`` for an expression that means the executor's ``step``, however it was imported.
+
+        A name that nothing binds, as in an excerpt or after ``import *``, means what the executor calls so.
+        """
         qualified = self.qualified(node)
-        return None if qualified is None else self.project.packages.framework_name(qualified)
+        if qualified is not None:
+            return self.project.packages.framework_name(qualified)
+        return node.id if isinstance(node, ast.Name) and node.id in WELL_KNOWN_NAMES and self.is_unbound(node) else None
+
+    def is_unbound(self, node: ast.Name) -> bool:
+        """Whether nothing in the module binds a name that is read."""
+        place = self._scopes.places.get(node)
+        return (place.scope if place is not None else self.root).lookup(node.id) is None
 
     def absolute(self, module: str) -> str:
         """The absolute name of a module that an import of this file names."""

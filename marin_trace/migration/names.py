@@ -44,6 +44,9 @@ REFERENCE_NAMES: Final = frozenset(
 
 LEGACY_NAMES: Final = OWN_PATH_NAMES | REFERENCE_NAMES | {"ExecutorStep"}
 
+WELL_KNOWN_NAMES: Final = LEGACY_NAMES | {"StepRef", "deferred", "executor_main", "output", "step"}
+"""What these mean is clear even where nothing binds them."""
+
 STEP_OPTIONS: Final = ("description", "resources", "pip_dependency_groups", "override_output_path", "env_vars")
 """Arguments of ``ExecutorStep`` that ``@step`` has under the same name."""
 

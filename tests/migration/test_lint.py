@@ -329,6 +329,22 @@ def test_the_executor_may_be_imported_from_elsewhere() -> None:
     assert [finding.code for finding in findings] == ["MT003"]
 
 
+@pytest.mark.parametrize(
+    ("source", "codes"),
+    [
+        ("x = ExecutorStep(name='x', fn=f, config=Config(this_output_path()))", ["MT005", "MT012"]),
+        ("from marin.execution.executor import *\nx = InputName.hardcoded('a')", ["MT006", "MT013"]),
+        ("model = default_train(name='foo')\nexecutor_main(steps=[model])", ["MT003", "MT007"]),
+        ("EVAL_STEPS: list[ExecutorStep] = [a(), b()]", ["MT004", "MT013"]),
+        ("@step(name='all')\ndef run_all():\n    a()", []),
+        ("for step in 'ab':\n    output = step\n    print(f'{output}', deferred)", []),
+    ],
+)
+def test_an_excerpt_without_its_imports_is_understood(source: str, codes: list[str]) -> None:
+    findings = lint_text(Path("exp.py"), f"{source}\n", Project())
+    assert sorted({finding.code for finding in findings}) == codes
+
+
 def test_many_files_over_processes_give_what_one_process_gives(tmp_path: Path) -> None:
     paths: list[Path] = []
     for number in range(90):
