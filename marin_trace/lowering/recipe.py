@@ -188,7 +188,9 @@ def _json_of(tree: Tree, path_of: Callable[[StepRef], str]) -> Any:
 
 def advisory_digests(node: Node) -> dict[str, str]:
     """Digests of what is no part of the recipe and may matter: unversioned values, function sources."""
-    unversioned = [memo_bytes(_without_refs(part)) for call in node.calls for part in unversioned_parts(call.arguments)]
+    # A value that is left out at a certain value is the same wherever it is left out.
+    parts = [part for call in node.calls for part in unversioned_parts(call.arguments, omitted=False)]
+    unversioned = [memo_bytes(_without_refs(part)) for part in parts]
     sources = [function_source(call.function.function) or "" for call in node.calls]
     return {
         "unversioned": hashlib.sha256(b"".join(unversioned)).hexdigest(),

@@ -185,13 +185,14 @@ class StepSpec:
             fingerprint=self.fingerprint,
             parts=self.recipe_parts(),
             functions=self.functions,
-            config=self._config(),
+            config=self.config(),
             deps=tuple(self.dep_paths),
             description=self._options.description,
             location=self.location,
         )
 
-    def _config(self) -> Any:
+    def config(self) -> Any:
+        """What its calls get, unversioned values included, as a JSON value. Secrets are in it."""
         if isinstance(self.fn, LoweredBody):
             return config_json(self.fn.node, self.fn.path_of)
         return {name: print_value(flatten(value, [])) for name, value in self.hash_attrs.items()}
@@ -222,7 +223,7 @@ class StepSpec:
             self.output_path,
             options,
             info=self.record(),
-            digests=self._digests(),
+            digests=self.digests(),
             inputs=tuple(self.dep_paths),
             retries=given.retries or 0,
             fresh=bool(given.fresh),
@@ -245,7 +246,8 @@ class StepSpec:
             client=options.client,
         )
 
-    def _digests(self) -> dict[str, str]:
+    def digests(self) -> dict[str, str]:
+        """Of what is no part of the recipe and may matter: unversioned values, function sources."""
         node = self._node
         if node is not None:
             return advisory_digests(node)
