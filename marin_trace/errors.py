@@ -20,6 +20,7 @@
     │   └── FingerprintMismatchError           …by the output that lies at its path
     ├── FlagError (ValueError)                 a command line that cannot be understood
     ├── ExperimentError (ValueError)           a file that a command cannot take for an experiment
+    ├── StepUnknownError (ValueError)          a word that means no step, or several
     ├── StorageError (OSError)                 the store, or a file in it, cannot be used
     │   ├── StoreUnavailableError              it did not answer, or asked to come back: tried again
     │   ├── StoreRefusedError                  it does not let this user in
@@ -79,6 +80,7 @@ __all__ = [
     "StepAlreadyDone",
     "StepHeldElsewhere",
     "StepNameError",
+    "StepUnknownError",
     "StorageError",
     "StoreRefusedError",
     "StoreUnavailableError",
@@ -251,6 +253,13 @@ class ExperimentError(MarinTraceError, ValueError):
 
     Fails: ``marin-trace plan lib.py``, which only defines functions.
     Fixed: ``if __name__ == "__main__": executor_main(steps=[entry()])``
+    """
+
+
+class StepUnknownError(MarinTraceError, ValueError):
+    """A word on a command line that means no step, or several.
+
+    Failing: ``marin-trace path tokenise/web``. Fixed: ``marin-trace path tokenize/web-1a2b3c4d``.
     """
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from marin_trace.cli.flags import USAGE_ERROR, close_broken_output, told
+from marin_trace.cli.insight import add_insight
 from marin_trace.cli.plan import add_plan
 from marin_trace.cli.tables import print_rows
 from marin_trace.errors import FlagError, MarinTraceError, PrefixError, RunError, StorageError, explain
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     add_plan(add)
+    add_insight(add)
     verify = add("verify", _verify, "Compare finished outputs with what was committed; 1 if any differs.")
     verify.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
     gc = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_rows"]
+__all__ = ["print_json", "print_line", "print_rows"]
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
@@ -25,6 +25,16 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
         widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
         for line in cells:
             print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def print_line(text: str = "") -> None:
+    """Prints a line beside a table."""
+    print(text)
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Prints one JSON object, in ASCII: whatever is stored, no terminal obeys it and every encoding can print it."""
+    print(json.dumps(value, indent=2))
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

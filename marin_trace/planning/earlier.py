@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Any, Final, Protocol, cast, final
 
 from marin_trace.runtime.records import read_step_infos
 from marin_trace.runtime.run_history import RecordedRun, finished_entries, list_runs, read_runs
@@ -19,7 +19,7 @@ from marin_trace.runtime.run_plan import RunnableStep
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import modified_at
 
-__all__ = ["Earlier", "EarlierBuild", "EarlierRuns", "builds_beside", "nearest_builds"]
+__all__ = ["Earlier", "EarlierBuild", "EarlierRuns", "builds_beside", "builds_in", "nearest_builds"]
 
 _RUNS_LOOKED_AT: Final = 5
 """The newest may have run a part of the experiment, or have failed: a build is then looked for in the ones before."""
@@ -134,8 +134,18 @@ def _indexed(entries: Iterable[dict[str, Any]]) -> _RunIndex:
     return index
 
 
+class NamedOutput(Protocol):
+    """A step's name, and where it lies."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def output_path(self) -> str: ...
+
+
 def builds_beside(
-    steps: Sequence[RunnableStep], prefix: str, *, without: Collection[str]
+    steps: Sequence[NamedOutput], prefix: str, *, without: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
     """Other builds of some steps' names under the prefix, newest first where the store tells; at most 20 of each.
 
@@ -153,14 +163,14 @@ def builds_beside(
         names_by_parent[parent].add(name)
     found: dict[str, list[str]] = {}
     for parent, names in names_by_parent.items():
-        found |= _builds_in(parent, names)
+        found |= builds_in(parent, names)
     return {
         step.output_path: _newest([path for path in found.get(f"{prefix}/{step.name}", ()) if path not in without])
         for step in steps
     }
 
 
-def _builds_in(parent: str, names: Collection[str]) -> dict[str, list[str]]:
+def builds_in(parent: str, names: Collection[str]) -> dict[str, list[str]]:
     """By path without hash: the directories in ``parent`` that are builds of some names."""
     found: dict[str, list[str]] = defaultdict(list)
     starting = os.path.commonprefix(list(names))  # noqa: RUF071 - of names, letter by letter

@@ -45,6 +45,8 @@ class StepOwner:
     pid: int
     since: str
     """UTC, ISO 8601, by the owner's clock."""
+    job: str | None = None
+    """The name of the job that runs it, on a cluster or in a process of its own; None: the launcher itself does."""
 
     def __str__(self) -> str:
         return f"{self.host} (pid {self.pid}) since {self.since}"
@@ -139,7 +141,7 @@ def _open_status(claim: ClaimRecord, log: AttemptLog, driver: Driver) -> StepSta
     return StepStatus(
         kind=StatusKind.ABANDONED if is_gone else StatusKind.RUNNING,
         epoch=claim.epoch,
-        owner=StepOwner(process.host, process.pid, claim.claimed_at),
+        owner=StepOwner(process.host, process.pid, claim.claimed_at, claim.job and claim.job.name),
     )
 
 

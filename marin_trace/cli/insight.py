@@ -1,0 +1,13 @@
+"""The commands that only look: ``status``, ``why``, ``logs``, ``history``, ``graph``, ``path``."""
+
+from marin_trace.cli.path import add_path
+from marin_trace.cli.status import add_status
+from marin_trace.cli.target import AddCommand
+
+__all__ = ["add_insight"]
+
+
+def add_insight(add: AddCommand) -> None:
+    """Adds them to the parser of all commands; ``add`` makes a subparser."""
+    for add_command in (add_status, add_path):
+        add_command(add)

@@ -1,0 +1,128 @@
+"""Which step somebody means: by its name, its name with hash, or its output path.
+
+Below a prefix this costs a listing of the name's directory; everything else that lies there is looked at only where
+nothing was found, to name what is near.
+"""
+
+import difflib
+import os
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from marin_trace.errors import StepUnknownError, explain
+from marin_trace.ir.refs import is_absolute
+from marin_trace.planning.earlier import builds_in
+from marin_trace.planning.outputs_below import Unreadable, name_of_output, outputs_below, recorded_steps, statuses_of
+from marin_trace.runtime.prefix import normalise_prefix
+from marin_trace.runtime.status import StatusKind, StepStatus
+
+__all__ = ["NamedStep", "step_among", "step_below"]
+
+_NEAR: Final = 3
+_CUTOFF: Final = 0.5
+_RUNS_READ: Final = 5
+_NAMED: Final = 20
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NamedStep:
+    """A step that can be asked for."""
+
+    name: str
+    output_path: str
+
+
+def step_among(steps: Iterable[NamedStep], word: str, prefix: str, *, groups: Iterable[str] = ()) -> NamedStep:
+    """The step of an experiment that a word means.
+
+    Args:
+        steps: Of the experiment.
+        word: A name, a name with hash (what stands after the prefix), or an output path.
+        prefix: Of the experiment.
+        groups: The names of its groups, which have no output.
+
+    Raises:
+        StepUnknownError: None, or several; those, or near ones, are named.
+    """
+    known = list(steps)
+    path = _as_path(word)
+    relative = word.strip("/")
+    found = [step for step in known if path == step.output_path or f"{prefix}/{relative}" == step.output_path]
+    found = found or [step for step in known if step.name == relative]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise _several(word, found, prefix)
+    if relative in groups:
+        raise StepUnknownError(explain(f"{relative} is a group: it runs nothing, and has no output"))
+    raise _unknown(word, f"no step of this experiment is called {word}", known, prefix)
+
+
+def step_below(prefix: str, word: str, *, records_directory: str) -> NamedStep:
+    """The output below a prefix, or anywhere if its path is given, that a word means.
+
+    Args:
+        prefix: Normalised.
+        word: A name, a name with hash, or an output path.
+        records_directory: Of the prefix: names of outputs at chosen paths are found there.
+
+    Raises:
+        StepUnknownError: None, or several builds of one name; those, or near ones, are named.
+        StorageError: The store cannot be read.
+    """
+    path = _as_path(word)
+    if path is not None and path != prefix and _is_there(statuses_of([path])[path]):
+        return NamedStep(name_of_output(path, prefix), path)
+    relative = word.strip("/")
+    found: list[NamedStep] = []
+    if path is None and relative:
+        parent, _, name = f"{prefix}/{relative}".rpartition("/")
+        builds = builds_in(parent, {name}).get(posixpath.join(parent, name), [])
+        statuses = statuses_of([f"{prefix}/{relative}", *builds])
+        found = [NamedStep(name_of_output(path, prefix), path) for path, known in statuses.items() if _is_there(known)]
+    if not found:
+        recorded = recorded_steps(records_directory, newest=_RUNS_READ).values()
+        found = [NamedStep(step.name, step.output_path) for step in recorded if relative == step.name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise _several(word, found, prefix)
+    known = [NamedStep(name_of_output(path, prefix), path) for path in outputs_below(prefix)]
+    raise _unknown(word, f"there is no output of {word} below {prefix}", known, prefix)
+
+
+def _as_path(word: str) -> str | None:
+    """A word as an output path, if it is written as one, or lies where it would lie as one."""
+    if is_absolute(word) or word.startswith((".", "~")) or os.path.isdir(word):
+        return normalise_prefix(word)
+    return None
+
+
+def _is_there(status: StepStatus | Unreadable) -> bool:
+    return isinstance(status, Unreadable) or status.kind is not StatusKind.MISSING or status.foreign_run
+
+
+def _several(word: str, found: Sequence[NamedStep], prefix: str) -> StepUnknownError:
+    shown = [_shown(step, prefix) for step in found[:_NAMED]]
+    shown += [f"… and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
+    return StepUnknownError(
+        explain(f"{word} is the name of {len(found)} outputs", facts=shown, hint="give one of these instead")
+    )
+
+
+def _unknown(word: str, summary: str, known: Sequence[NamedStep], prefix: str) -> StepUnknownError:
+    shown_by_word: dict[str, str] = {}
+    for step in known:
+        shown = _shown(step, prefix)
+        shown_by_word |= {step.name: shown, shown: shown}
+    near = difflib.get_close_matches(word.strip("/"), shown_by_word, n=2 * _NEAR, cutoff=_CUTOFF)
+    names = list(dict.fromkeys(shown_by_word[match] for match in near))[:_NEAR]
+    facts = {"near": ", ".join(names)} if names else {}
+    return StepUnknownError(explain(summary, facts=facts, hint="marin-trace status lists them"))
+
+
+def _shown(step: NamedStep, prefix: str) -> str:
+    return step.output_path.removeprefix(f"{prefix}/")
