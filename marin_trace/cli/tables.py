@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_json", "print_line", "print_rows"]
+__all__ = ["print_json", "print_line", "print_rows", "print_text"]
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
@@ -30,6 +30,11 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
 def print_line(text: str = "") -> None:
     """Prints a line beside a table."""
     print(text)
+
+
+def print_text(text: str) -> None:
+    """Prints text as it is, at once."""
+    print(text, end="", flush=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
