@@ -1,8 +1,10 @@
 """The commands that only look: ``status``, ``why``, ``logs``, ``history``, ``graph``, ``path``."""
 
+from marin_trace.cli.history import add_history
 from marin_trace.cli.logs import add_logs
 from marin_trace.cli.path import add_path
 from marin_trace.cli.status import add_status
+from marin_trace.cli.why import add_why
 from marin_trace.cli.target import AddCommand
 
 __all__ = ["add_insight"]
@@ -10,5 +12,5 @@ __all__ = ["add_insight"]
 
 def add_insight(add: AddCommand) -> None:
     """Adds them to the parser of all commands; ``add`` makes a subparser."""
-    for add_command in (add_status, add_logs, add_path):
+    for add_command in (add_status, add_why, add_logs, add_history, add_path):
         add_command(add)

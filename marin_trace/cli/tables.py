@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_json", "print_line", "print_rows", "print_text"]
+__all__ = ["print_facts", "print_json", "print_line", "print_rows", "print_text"]
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
@@ -30,6 +30,13 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_
 def print_line(text: str = "") -> None:
     """Prints a line beside a table."""
     print(text)
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Prints labelled lines, aligned."""
+    width = max(map(len, facts), default=0)
+    for label, text in facts.items():
+        print_line(f"  {label:<{width}}  {text}")
 
 
 def print_text(text: str) -> None:

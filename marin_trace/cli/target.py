@@ -5,21 +5,24 @@ command's; after it the experiment's flags and the command's own may be mixed, a
 """
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol, final
+from typing import Final, Protocol, final
 
 from marin_trace.cli.experiment import requested_by
 from marin_trace.cli.plan import exit_code
 from marin_trace.cli.request import RunRequest
+from marin_trace.ir.refs import is_absolute
 from marin_trace.runtime.prefix import current_prefix, normalise_prefix, use_prefix
 from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY
 from marin_trace.storage.files import join
 
-__all__ = ["AddCommand", "Target", "TargetedCommand", "add_targeted"]
+__all__ = ["AddCommand", "CommandShape", "Target", "TargetedCommand", "add_targeted"]
 
-_EXPERIMENT_SUFFIX = ".py"
+_EXPERIMENT_SUFFIX: Final = ".py"
+_TARGET: Final = "FILE.py FLAGS | PREFIX"
 
 
 @final
@@ -70,7 +73,8 @@ class CommandShape:
     """Its help, in a sentence."""
     words: Sequence[str] = field(default=())
     """Positional arguments that must be given."""
-    target: str = "FILE.py FLAGS | PREFIX"
+    further: str | None = None
+    """A positional argument that may be given any number of times."""
 
 
 def add_targeted(add: AddCommand, shape: CommandShape, own: argparse.ArgumentParser, command: TargetedCommand) -> None:
@@ -84,13 +88,13 @@ def add_targeted(add: AddCommand, shape: CommandShape, own: argparse.ArgumentPar
     """
     own.add_argument("--prefix", help="where outputs lie (default: MARIN_PREFIX, else ./marin-outputs)")
     parser = add(shape.name, partial(_run, shape=shape, own=own, command=command), shape.text, own)
-    words = " ".join(word.upper() for word in shape.words)
+    words = " ".join([*map(str.upper, shape.words), *([f"[{shape.further.upper()} …]"] if shape.further else [])])
     flags = " ".join(action.option_strings[-1] for action in own._actions if action.option_strings)  # noqa: SLF001
-    parser.usage = " ".join(f"marin-trace {shape.name} [{flags}] {words} [{shape.target}]".split())
+    parser.usage = " ".join(f"marin-trace {shape.name} [{flags}] {words} [{_TARGET}]".split())
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
-        metavar=f"{words} [{shape.target}]".strip(),
+        metavar=f"{words} [{_TARGET}]".strip(),
         help="an experiment file, after it the experiment's flags; or a prefix (default: the current one)",
     )
 
@@ -135,6 +139,16 @@ def _parse_words(
     )
     for word in shape.words:
         parser.add_argument(word, metavar=word.upper())
-    if not has_file:
+    if shape.further:
+        parser.add_argument(shape.further, nargs="*", metavar=shape.further.upper())
+    elif not has_file:
         parser.add_argument("where", nargs="?", metavar="PREFIX")
     parser.parse_args(words, options)
+    if shape.further:
+        given: list[str] = getattr(options, shape.further)
+        is_place = bool(given) and not has_file and _is_place(given[-1])
+        options.where = given.pop() if is_place else None
+
+
+def _is_place(word: str) -> bool:
+    return is_absolute(word) or "/" in word or word.startswith((".", "~")) or os.path.isdir(word)

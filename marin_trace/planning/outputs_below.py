@@ -19,7 +19,7 @@ from marin_trace.runtime.run_history import list_runs, read_runs
 from marin_trace.runtime.status import StatusKind, StepStatus, read_status, read_statuses
 from marin_trace.storage.control_store import is_object_store, patient_store_for
 
-__all__ = ["RecordedStep", "Unreadable", "name_of_output", "outputs_below", "recorded_steps", "statuses_of"]
+__all__ = ["RecordedStep", "Unreadable", "is_output", "name_of_output", "outputs_below", "recorded_steps", "statuses_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def outputs_below(prefix: str) -> dict[str, StepStatus | Unreadable]:
     records = f"{prefix}/{RUN_RECORDS_DIRECTORY}"
     level = [prefix]
     while level:
-        found |= {path: status for path, status in statuses_of(level).items() if _is_output(status)}
+        found |= {path: status for path, status in statuses_of(level).items() if is_output(status)}
         rest = [path for path in level if path not in found and path != records]
         listing = _directories_in if rest == [prefix] else _readable_directories_in
         level = [path for below in _side_by_side(listing, rest) for path in below]
@@ -89,7 +89,8 @@ def _status_or_problem(path: str) -> StepStatus | Unreadable:
         return Unreadable(str(error).partition("\n")[0])
 
 
-def _is_output(status: StepStatus | Unreadable) -> bool:
+def is_output(status: StepStatus | Unreadable) -> bool:
+    """Whether something was ever built there, or begun."""
     return isinstance(status, Unreadable) or status.kind is not StatusKind.MISSING or status.foreign_run
 
 

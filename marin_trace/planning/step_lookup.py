@@ -14,9 +14,8 @@ from typing import Final, final
 from marin_trace.errors import StepUnknownError, explain
 from marin_trace.ir.refs import is_absolute
 from marin_trace.planning.earlier import builds_in
-from marin_trace.planning.outputs_below import Unreadable, name_of_output, outputs_below, recorded_steps, statuses_of
+from marin_trace.planning.outputs_below import is_output, name_of_output, outputs_below, recorded_steps, statuses_of
 from marin_trace.runtime.prefix import normalise_prefix
-from marin_trace.runtime.status import StatusKind, StepStatus
 
 __all__ = ["NamedStep", "step_among", "step_below"]
 
@@ -74,7 +73,7 @@ def step_below(prefix: str, word: str, *, records_directory: str) -> NamedStep:
         StorageError: The store cannot be read.
     """
     path = _as_path(word)
-    if path is not None and path != prefix and _is_there(statuses_of([path])[path]):
+    if path is not None and path != prefix and is_output(statuses_of([path])[path]):
         return NamedStep(name_of_output(path, prefix), path)
     relative = word.strip("/")
     found: list[NamedStep] = []
@@ -82,7 +81,7 @@ def step_below(prefix: str, word: str, *, records_directory: str) -> NamedStep:
         parent, _, name = f"{prefix}/{relative}".rpartition("/")
         builds = builds_in(parent, {name}).get(posixpath.join(parent, name), [])
         statuses = statuses_of([f"{prefix}/{relative}", *builds])
-        found = [NamedStep(name_of_output(path, prefix), path) for path, known in statuses.items() if _is_there(known)]
+        found = [NamedStep(name_of_output(path, prefix), path) for path, known in statuses.items() if is_output(known)]
     if not found:
         recorded = recorded_steps(records_directory, newest=_RUNS_READ).values()
         found = [NamedStep(step.name, step.output_path) for step in recorded if relative == step.name]
@@ -99,10 +98,6 @@ def _as_path(word: str) -> str | None:
     if is_absolute(word) or word.startswith((".", "~")) or os.path.isdir(word):
         return normalise_prefix(word)
     return None
-
-
-def _is_there(status: StepStatus | Unreadable) -> bool:
-    return isinstance(status, Unreadable) or status.kind is not StatusKind.MISSING or status.foreign_run
 
 
 def _several(word: str, found: Sequence[NamedStep], prefix: str) -> StepUnknownError:
