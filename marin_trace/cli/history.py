@@ -29,6 +29,7 @@ _LIMIT: Final = 20
 _COMMIT: Final = 10
 _SHOWN_HITS: Final = 40
 _SHOWN_CHANGES: Final = 5
+_SHOWN_FACTS: Final = 12
 _COMPARED: Final = 2
 _IN_WORDS: Final = {"succeeded": "built", "dep_failed": "skipped", "not_needed": "not needed"}
 
@@ -45,6 +46,8 @@ def add_history(add: AddCommand) -> None:
 def _history(options: argparse.Namespace, target: Target) -> int:
     words: Sequence[str] = options.run
     directory = target.records_directory
+    if options.limit < 1:
+        raise FlagError(explain(f"--limit does not fit: {options.limit} is less than 1"))
     if len(words) > _COMPARED:
         raise FlagError(explain(f"history compares two runs, and {len(words)} were given"))
     if not words:
@@ -143,13 +146,18 @@ def _compare(comparison: RunComparison, options: argparse.Namespace) -> None:
         print_json(_comparison_json(comparison))
         return
     print_line(f"from run {old.run_id} to run {new.run_id}")
-    for change in comparison.facts:
+    shown = comparison.facts if options.full else comparison.facts[:_SHOWN_FACTS]
+    for change in shown:
         print_line(f"  {change}")
+    if len(shown) < len(comparison.facts):
+        print_line(f"  … and {len(comparison.facts) - len(shown)} more: --full shows them")
     if old.seconds is not None and new.seconds is not None:
         print_line(f"  took: {in_words(old.seconds)} → {in_words(new.seconds)}")
     print_line()
     told = [pair for pair in comparison.steps if _is_told(pair)]
-    print_rows([_pair_row(pair, options) for pair in told], ("recipe", "step", "outcome", "took", "detail"), as_json=False)
+    print_rows(
+        [_pair_row(pair, options) for pair in told], ("recipe", "step", "outcome", "took", "detail"), as_json=False
+    )
     same = len(comparison.steps) - len(told)
     if same:
         print_line(f"{'… and ' if told else ''}{same} step{'' if same == 1 else 's'} found finished in both")

@@ -86,7 +86,8 @@ def read_attempts(output_path: str, *, newest: int = _NEWEST) -> list[AttemptTol
     claims = store.get_many([log.claim(epoch) for epoch in epochs])
     ends = store.get_many([log.end(epoch) for epoch in epochs])
     return [
-        _told(log, epoch, claim, end, logs.get(epoch, ())) for epoch, claim, end in zip(epochs, claims, ends, strict=True)
+        _told(log, epoch, claim, end, logs.get(epoch, ()))
+        for epoch, claim, end in zip(epochs, claims, ends, strict=True)
     ]
 
 

@@ -144,9 +144,7 @@ class NamedOutput(Protocol):
     def output_path(self) -> str: ...
 
 
-def builds_beside(
-    steps: Sequence[NamedOutput], prefix: str, *, without: Collection[str]
-) -> dict[str, tuple[str, ...]]:
+def builds_beside(steps: Sequence[NamedOutput], prefix: str, *, without: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Other builds of some steps' names under the prefix, newest first where the store tells; at most 20 of each.
 
     Args:

@@ -19,7 +19,15 @@ from marin_trace.runtime.run_history import list_runs, read_runs
 from marin_trace.runtime.status import StatusKind, StepStatus, read_status, read_statuses
 from marin_trace.storage.control_store import is_object_store, patient_store_for
 
-__all__ = ["RecordedStep", "Unreadable", "is_output", "name_of_output", "outputs_below", "recorded_steps", "statuses_of"]
+__all__ = [
+    "RecordedStep",
+    "Unreadable",
+    "is_output",
+    "name_of_output",
+    "outputs_below",
+    "recorded_steps",
+    "statuses_of",
+]
 
 logger = logging.getLogger(__name__)
 
