@@ -9,10 +9,10 @@ from typing import Any, Final, cast
 
 from marin_trace.cli.flags import USAGE_ERROR, ExecutorFlags, close_broken_output, exit_with, parse_executor_flags
 from marin_trace.cli.outlook import outlook_of
+from marin_trace.cli.plan_output import show_plan
 from marin_trace.cli.request import listener, request_for
 from marin_trace.errors import FlagError, MarinTraceError, RunFailedError
 from marin_trace.ir.location import is_own_file
-from marin_trace.planning.render import render_plan
 from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.report import RunReport
@@ -124,7 +124,7 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport
             return RunReport((), dry_run=True, run_id="", resolve=request.resolve)
         outlook = outlook_of(request)
         if flags.dry_run:
-            print(render_plan(outlook.plan()), flush=True)
+            show_plan(outlook.plan(), full=flags.full)
         runner = StepRunner(options=outlook.options, statuses=outlook.statuses, resolve=request.resolve)
         return runner.run(
             request.roots,

@@ -32,6 +32,8 @@ class ExecutorFlags:
     ./marin-outputs)."""
     dry_run: bool = False
     """Show what would happen, and why; writes nothing."""
+    full: bool = False
+    """In a dry run, show each step of a long fan."""
     run_only: list[str] = field(default_factory=list[str])
     """Regex of step or group names: run those and what they need. May be repeated."""
     force: list[str] = field(default_factory=list[str])

@@ -10,9 +10,9 @@ from typing import Final
 from marin_trace.cli.experiment import requested_by
 from marin_trace.cli.flags import told
 from marin_trace.cli.outlook import outlook_of
+from marin_trace.cli.plan_output import show_plan
 from marin_trace.errors import MarinTraceError
 from marin_trace.planning.plan_json import plan_json
-from marin_trace.planning.render import render_plan
 
 __all__ = ["add_experiment", "add_plan", "experiment_arguments"]
 
@@ -65,7 +65,10 @@ def _plan(options: argparse.Namespace, own: argparse.ArgumentParser) -> int:
         if not options.exit_code:
             raise
         return told(error, _FAILED)  # 2 would be mistaken for a plan
-    print(json.dumps(plan_json(plan), indent=1, ensure_ascii=False) if options.json else render_plan(plan), flush=True)
+    if options.json:
+        print(json.dumps(plan_json(plan), indent=1, ensure_ascii=False), flush=True)
+    else:
+        show_plan(plan, full=options.full)
     return WOULD_RUN if options.exit_code and not plan.is_done else _DONE
 
 
