@@ -170,12 +170,13 @@ def planned(
                 warnings=reasons.warnings.get(path, ()) if action is PlannedAction.HIT else (),
             )
         )
-    return Plan(tuple(steps), tuple(_planned_group(group, spec_by_node) for group in graph.groups))
+    groups = [_planned_group(group, spec_by_node, run_plan.steps) for group in graph.groups]
+    return Plan(tuple(steps), tuple(group for group in groups if group.steps))
 
 
-def _planned_group(group: Group, spec_by_node: Mapping[Node, StepSpec]) -> PlannedGroup:
+def _planned_group(group: Group, spec_by_node: Mapping[Node, StepSpec], steps: Collection[str]) -> PlannedGroup:
     paths = dict.fromkeys(spec_by_node[node].output_path for node in steps_of(group))
-    return PlannedGroup(group.name, group.group_path, tuple(paths))
+    return PlannedGroup(group.name, group.group_path, tuple(path for path in paths if path in steps))
 
 
 def action_of_members(actions: Collection[PlannedAction]) -> PlannedAction:

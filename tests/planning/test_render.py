@@ -45,8 +45,8 @@ def two_hundred() -> Plan:
     inner = {"group_path": ("everything", "corpus"), "group_templates": ("everything", "corpus")}
     steps = [planned(f"download/{n:03}", **inner) for n in range(60)]
     steps.append(changed("tokenizer/bpe", VOCAB, deps=["download/000"], **inner))
-    for n in range(60):
-        steps.append(below(f"tokenize/{n:03}", "tokenizer/bpe", deps=["tokenizer/bpe", f"download/{n:03}"], **inner))
+    files = [(f"tokenize/{n:03}", f"download/{n:03}") for n in range(60)]
+    steps += [below(name, "tokenizer/bpe", deps=["tokenizer/bpe", file], **inner) for name, file in files]
     for n in range(25):
         group = {"group_path": ("everything", f"trial/{n}"), "group_templates": ("everything", "trial/{number}")}
         steps.append(changed(f"train/{n}", LR, SEED, **group))
