@@ -5,8 +5,8 @@ from marin_trace.cli.history import add_history
 from marin_trace.cli.logs import add_logs
 from marin_trace.cli.path import add_path
 from marin_trace.cli.status import add_status
-from marin_trace.cli.why import add_why
 from marin_trace.cli.target import AddCommand
+from marin_trace.cli.why import add_why
 
 __all__ = ["add_insight"]
 

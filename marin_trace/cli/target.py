@@ -89,8 +89,7 @@ def add_targeted(add: AddCommand, shape: CommandShape, own: argparse.ArgumentPar
     own.add_argument("--prefix", help="where outputs lie (default: MARIN_PREFIX, else ./marin-outputs)")
     parser = add(shape.name, partial(_run, shape=shape, own=own, command=command), shape.text, own)
     words = " ".join([*map(str.upper, shape.words), *([f"[{shape.further.upper()} …]"] if shape.further else [])])
-    flags = " ".join(action.option_strings[-1] for action in own._actions if action.option_strings)  # noqa: SLF001
-    parser.usage = " ".join(f"marin-trace {shape.name} [{flags}] {words} [{_TARGET}]".split())
+    parser.usage = " ".join(f"marin-trace {shape.name} [OPTIONS] {words} [{_TARGET}]".split())
     parser.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,

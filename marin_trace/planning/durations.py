@@ -17,7 +17,7 @@ def in_words(seconds: float) -> str:
         >>> [in_words(seconds) for seconds in (0.24, 12.4, 75, 7380, 200_000)]
         ['0.2 s', '12 s', '1 min 15 s', '2 h 3 min', '2 d 7 h']
     """
-    if seconds < 10:  # noqa: PLR2004 - below that tenths are told
+    if seconds < 10:
         return f"{max(seconds, 0.0):.1f} s"
     whole = round(seconds)
     for unit, below, names in ((_DAY, _HOUR, ("d", "h")), (_HOUR, _MINUTE, ("h", "min")), (_MINUTE, 1, ("min", "s"))):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeVar, cast, final
 
 from marin_trace.errors import ControlFileError, StorageError, StoreRefusedError
 from marin_trace.lowering.paths import HASH_DIGITS
@@ -159,4 +159,5 @@ def recorded_steps(directory: str, *, experiment: str | None = None, newest: int
 
 
 def _entries(record: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
-    return (entry for entry in (record or {}).get("steps", ()) if isinstance(entry, dict))
+    entries: list[Any] = (record or {}).get("steps", [])
+    return (cast("dict[str, Any]", entry) for entry in entries if isinstance(entry, dict))

@@ -154,7 +154,7 @@ def find_run(directory: str, word: str) -> PastRun:
 def _told(run: RecordedRun, record: dict[str, Any] | None) -> PastRun:
     if record is None:
         return PastRun(run, {}, problem=f"the record {run.path} cannot be read")
-    steps = tuple(_step(entry) for entry in record["steps"] if isinstance(entry, dict))
+    steps = tuple(_step(_mapping(entry)) for entry in cast("list[object]", record["steps"]))
     return PastRun(run, {key: value for key, value in record.items() if key != "steps"}, steps)
 
 

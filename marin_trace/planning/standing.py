@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, final
 
@@ -62,7 +62,7 @@ class StepStanding:
     state: StepState
     detail: str = ""
     """For people: the owner, the error, what is waited for."""
-    status: StepStatus = StepStatus()
+    status: StepStatus = field(default_factory=StepStatus)
     """As it was read; of an output that cannot be read, that of a missing one."""
     waits_for: tuple[str, ...] = ()
     """The output paths of unfinished steps that it waits for, where that is known."""

@@ -49,7 +49,7 @@ def step_among(steps: Iterable[NamedStep], word: str, prefix: str, *, groups: It
     known = list(steps)
     path = _as_path(word)
     relative = word.strip("/")
-    found = [step for step in known if path == step.output_path or f"{prefix}/{relative}" == step.output_path]
+    found = [step for step in known if step.output_path in (path, f"{prefix}/{relative}")]
     found = found or [step for step in known if step.name == relative]
     if len(found) == 1:
         return found[0]
