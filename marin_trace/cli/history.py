@@ -70,7 +70,8 @@ def _list(runs: Sequence[PastRun], directory: str, options: argparse.Namespace) 
     if not runs:
         raise RunError(explain(f"no run left a record in {directory}"))
     rows = [_run_row(run) for run in runs]
-    print_rows(rows, ("run", "outcome", "took", "steps", "by", "commit", "experiment"), as_json=False)
+    columns = ("run", "outcome", "took", "steps", "by", "commit", "experiment")
+    print_rows(rows, columns, as_json=False, unbroken=("run", "outcome", "took"))
     return 0
 
 

@@ -29,8 +29,9 @@ __all__ = ["add_status", "relative_to", "standing_of_request"]
 SCHEMA_VERSION: Final = 1
 _FAILED: Final = 1
 _RUNS_READ: Final = 20
-_SHOWN_OF_A_STATE: Final = 40
-"""On a terminal; the rest is counted."""
+_SHOWN: Final = 40
+_SHOWN_OF_A_STATE: Final = 10
+"""On a terminal, where there are more than `_SHOWN`; the rest is counted."""
 
 
 def add_status(add: AddCommand) -> None:
@@ -65,7 +66,7 @@ def _status(options: argparse.Namespace, target: Target) -> int:
             }
         )
     else:
-        _print(shown, target.prefix, now, is_full=options.full or not sys.stdout.isatty())
+        _print(shown, target.prefix, now, is_full=options.full or not sys.stdout.isatty() or len(shown) <= _SHOWN)
         print_line(_totals(standings))
     is_bad = any(step.state in (StepState.FAILED, StepState.UNREADABLE) for step in standings)
     return _FAILED if is_bad else 0
@@ -92,7 +93,7 @@ def _print(standings: Sequence[StepStanding], prefix: str, now: datetime, *, is_
                 "detail": step.detail,
             }
         )
-    print_rows(rows, ("state", "step", "age", "detail"), as_json=False)
+    print_rows(rows, ("state", "step", "age", "detail"), as_json=False, unbroken=("state", "age"))
     hidden = Counter(step.state for step in ordered) - Counter(step.state for step in kept)
     if hidden:
         print_line(f"… and {', '.join(f'{count} {state.value}' for state, count in hidden.items())}: --full shows them")

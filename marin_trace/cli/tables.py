@@ -2,24 +2,27 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 __all__ = ["print_facts", "print_json", "print_line", "print_rows", "print_text"]
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool) -> None:
+def print_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, unbroken: Collection[str] = ()
+) -> None:
     """Prints rows.
 
     Args:
         rows: Each with a value for every column; in JSON further values are kept too.
         columns: In order.
         as_json: One JSON list of objects.
+        unbroken: Columns whose values a narrow terminal must not break: what is copied from there.
     """
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
-        _print_table(rows, columns)
+        _print_table(rows, columns, unbroken)
     elif rows:
         cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
         widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
@@ -49,14 +52,14 @@ def print_json(value: Mapping[str, Any]) -> None:
     print(json.dumps(value, indent=2))
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], unbroken: Collection[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in unbroken)
     for row in rows:
         table.add_row(*(Text(str(row[column])) for column in columns))
     if rows:

@@ -1,7 +1,11 @@
 """``marin-trace why``: one step in full, and what would happen to it now."""
 
 import argparse
+import itertools
+import re
 import shlex
+import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,7 +31,9 @@ __all__ = ["add_why"]
 SCHEMA_VERSION: Final = 1
 _SHOWN_CHANGES: Final = 10
 _SHOWN_BUILDS: Final = 5
+_SHOWN_ITEMS: Final = 5
 _COMMIT: Final = 10
+_INDEX: Final = re.compile(r"\[[0-9]+\]")
 
 
 @final
@@ -95,7 +101,8 @@ def _print(dossier: Dossier, verdict: _Verdict | None, prefix: str, now: datetim
         _print_changes(verdict.changes, is_full=is_full)
     if dossier.recipe:
         _print_heading("recipe")
-        rows = [{"config path": part.path, "value": part.value, "is": _role(part)} for part in dossier.recipe]
+        is_long = not is_full and sys.stdout.isatty()
+        rows = list(_folded(dossier.recipe) if is_long else map(_part_row, dossier.recipe))
         print_rows(rows, ("config path", "value", "is"), as_json=False)
     if len(dossier.attempts) > 1 or any(attempt.detail for attempt in dossier.attempts):
         _print_heading("attempts")
@@ -145,6 +152,26 @@ def _role(part: RecipePart) -> str:
     if part.input is None:
         return part.role
     return f"input, {part.input.state}{', built again since' if part.is_rebuilt else ''}"
+
+
+def _part_row(part: RecipePart) -> dict[str, str]:
+    return {"config path": part.path, "value": part.value, "is": _role(part)}
+
+
+def _folded(parts: Iterable[RecipePart]) -> Iterable[dict[str, str]]:
+    """The rows of a recipe, with the later items of long lists counted."""
+    for _, items in itertools.groupby(parts, key=lambda part: _INDEX.sub("[…]", part.path, count=1)):
+        rows = [_part_row(part) for part in items]
+        yield from rows[: _SHOWN_ITEMS if len(rows) > 2 * _SHOWN_ITEMS else None]
+        rest = rows[_SHOWN_ITEMS:] if len(rows) > 2 * _SHOWN_ITEMS else []
+        if rest:
+            counts = Counter(row["is"] for row in rest)
+            told = "; ".join(f"{count} {role}" for role, count in counts.items())
+            yield {
+                "config path": rest[-1]["config path"],
+                "value": f"… {len(rest)} more: --full shows them",
+                "is": told,
+            }
 
 
 def _attempt_row(attempt: AttemptTold) -> dict[str, str]:

@@ -1,10 +1,10 @@
 """How steps stand: finished, running, failed, stopped, waiting. From statuses that were read before; reads nothing."""
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, final
+from typing import Any, Final, final
 
 from marin_trace.planning.durations import age_of
 from marin_trace.planning.outputs_below import RecordedStep, Unreadable, name_of_output
@@ -40,7 +40,8 @@ class StepState(enum.StrEnum):
     FINISHED = "finished"
 
 
-_STATE_OF_KIND = {
+_NAMED: Final = 3
+_STATE_OF_KIND: Final = {
     StatusKind.SUCCESS: StepState.FINISHED,
     StatusKind.LEGACY_SUCCESS: StepState.FINISHED,
     StatusKind.FAILED: StepState.FAILED,
@@ -92,8 +93,8 @@ def standing_in_plan(plan: RunPlan) -> list[StepStanding]:
             continue
         open_deps = tuple(dep for dep in plan.waits[path] if dep in plan.steps and not plan.is_finished(dep))
         state = StepState.WAITING if path in to_run else StepState.NOT_NEEDED
-        names = ", ".join(plan.steps[dep].name for dep in open_deps)
-        detail = f"for {names}" if open_deps and state is StepState.WAITING else standing.detail
+        names = [plan.steps[dep].name for dep in open_deps]
+        detail = f"for {_some(names)}" if open_deps and state is StepState.WAITING else standing.detail
         standings.append(StepStanding(step.name, path, state, detail, status, open_deps))
     return standings
 
@@ -117,6 +118,11 @@ def standing_under_prefix(
         waits_for = (cause.output_path,) if cause is not None else ()
         standings.append(StepStanding(step.name, path, StepState.WAITING, detail, waits_for=waits_for))
     return sorted(standings, key=lambda standing: standing.output_path)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _name(path: str, recorded: Mapping[str, RecordedStep], prefix: str) -> str:
