@@ -142,7 +142,7 @@ def _parse_words(
         parser.add_argument(shape.further, nargs="*", metavar=shape.further.upper())
     elif not has_file:
         parser.add_argument("where", nargs="?", metavar="PREFIX")
-    parser.parse_args(words, options)
+    parser.parse_intermixed_args(words, options)
     if shape.further:
         given: list[str] = getattr(options, shape.further)
         is_place = bool(given) and not has_file and _is_place(given[-1])
