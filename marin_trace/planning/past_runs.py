@@ -13,6 +13,7 @@ from typing import Any, Final, cast, final
 from marin_trace.errors import RunError, explain
 from marin_trace.lowering.paths import name_with_hash
 from marin_trace.runtime.records import FieldChange, field_differences, read_step_infos
+from marin_trace.runtime.report import OutcomeKind
 from marin_trace.runtime.run_history import RecordedRun, list_runs, read_runs
 
 __all__ = ["PairKind", "PastRun", "PastStep", "RunComparison", "StepPair", "compare_runs", "find_run", "past_runs"]
@@ -108,8 +109,10 @@ class PastRun:
         return _text(self.facts.get(key))
 
     def counts(self) -> dict[str, int]:
-        """How many steps ended so, the commonest first."""
-        return dict(Counter(step.outcome for step in self.steps).most_common())
+        """How many steps ended so: what was built first, then what was found, then the rest."""
+        counts = Counter(step.outcome for step in self.steps)
+        known = [OutcomeKind.SUCCEEDED.value, *(kind.value for kind in OutcomeKind)]
+        return {outcome: counts[outcome] for outcome in dict.fromkeys((*known, *counts)) if counts[outcome]}
 
     def provenance_fact(self, key: str) -> str | None:
         """A fact of the launcher that is a text."""
