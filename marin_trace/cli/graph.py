@@ -6,7 +6,7 @@ from typing import Final
 
 from marin_trace.cli.request import RunRequest
 from marin_trace.cli.status import standing_of_request
-from marin_trace.cli.tables import print_json, print_line
+from marin_trace.cli.tables import print_json, print_lines
 from marin_trace.cli.target import AddCommand, CommandShape, Target, add_targeted
 from marin_trace.errors import RunError, explain
 from marin_trace.ir.printer import print_graph
@@ -52,11 +52,11 @@ def _graph(options: argparse.Namespace, target: Target) -> int:
         case "json":
             print_json(graph_json(view, states))
         case "mermaid":
-            print_line(as_mermaid(view, states))
+            print_lines(as_mermaid(view, states))
         case "dot":
-            print_line(as_dot(view, states))
+            print_lines(as_dot(view, states))
         case _:
-            print_line(text)
+            print_lines(text)
     return 0
 
 

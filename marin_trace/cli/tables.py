@@ -1,11 +1,18 @@
-"""Rows for people and for scripts: a table on a terminal, plain columns in a pipe, JSON where asked for."""
+"""What commands print: a table on a terminal, plain columns in a pipe, JSON where asked for.
+
+Everything that was stored by others is printed through here: as text, which no terminal obeys.
+"""
 
 import json
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["print_facts", "print_json", "print_line", "print_rows", "print_text"]
+__all__ = ["print_facts", "print_json", "print_line", "print_lines", "print_rows", "print_text"]
+
+_LINE_END: Final = re.compile(r"\r\n?")
+_BETWEEN: Final = re.compile(r"[^\n\t]+")
 
 
 def print_rows(
@@ -24,7 +31,7 @@ def print_rows(
     elif sys.stdout.isatty():
         _print_table(rows, columns, unbroken)
     elif rows:
-        cells = [list(columns), *([str(row[column]) for column in columns] for row in rows)]
+        cells = [list(columns), *([_visible(row[column]) for column in columns] for row in rows)]
         widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
         for line in cells:
             print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
@@ -32,7 +39,13 @@ def print_rows(
 
 def print_line(text: str = "") -> None:
     """Prints a line beside a table."""
-    print(text)
+    print(_visible(text))
+
+
+def print_lines(text: str) -> None:
+    """Prints lines that belong together."""
+    for line in text.split("\n"):
+        print_line(line)
 
 
 def print_facts(facts: Mapping[str, str]) -> None:
@@ -43,13 +56,23 @@ def print_facts(facts: Mapping[str, str]) -> None:
 
 
 def print_text(text: str) -> None:
-    """Prints text as it is, at once."""
+    """Prints what a program printed, at once: into a pipe as it was, on a terminal as text."""
+    if sys.stdout.isatty():
+        text = _BETWEEN.sub(lambda found: _visible(found[0]), _LINE_END.sub("\n", text))
     print(text, end="", flush=True)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Prints one JSON object, in ASCII: whatever is stored, no terminal obeys it and every encoding can print it."""
     print(json.dumps(value, indent=2))
+
+
+def _visible(value: object) -> str:
+    """A value as text on one line, with what a terminal would obey made visible."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], unbroken: Collection[str]) -> None:
@@ -61,6 +84,6 @@ def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], unbr
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in unbroken)
     for row in rows:
-        table.add_row(*(Text(str(row[column])) for column in columns))
+        table.add_row(*(Text(_visible(row[column])) for column in columns))
     if rows:
         Console().print(table)

@@ -112,7 +112,7 @@ def _print(dossier: Dossier, verdict: _Verdict | None, prefix: str, now: datetim
     for build in shown:
         _print_build(build, prefix, now, is_full=is_full)
     if len(shown) < len(dossier.earlier):
-        print_line(f"\n… and {len(dossier.earlier) - len(shown)} earlier builds: --full shows them")
+        _print_heading(f"… and {len(dossier.earlier) - len(shown)} earlier builds: --full shows them")
 
 
 def _facts(dossier: Dossier, verdict: _Verdict | None, now: datetime) -> Iterable[tuple[str, str]]:

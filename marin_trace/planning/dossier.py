@@ -23,7 +23,7 @@ from marin_trace.runtime.run_plan import RunnableStep
 
 __all__ = ["Built", "Dossier", "OtherBuild", "RecipePart", "Role", "dossier_of"]
 
-_KEY: Final = re.compile(r"\['((?:[^'\\]|\\.)*)'\]")
+_INDEX: Final = re.compile(r"\[(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|([^\]]*))\]")
 _SET: Final = re.compile(r"\w+\(.*\)", re.DOTALL)
 
 
@@ -194,17 +194,25 @@ def _is_use(text: str, name_with_hash: str) -> bool:
 
 def _unversioned(parts: Mapping[str, str], config: Any) -> Iterable[RecipePart]:
     """The values of a config that are in no fingerprint."""
-    known = {_KEY.sub(r".\1", path): text for path, text in parts.items()}
+    known = {_dotted(path): text for path, text in parts.items()}
+    around = {above for path in known for above in _above(path)}
     for change in changed_config({}, config) if config else ():
-        if change.new is None or known.get(change.path, Role.UNVERSIONED) != Role.UNVERSIONED:
+        path = _dotted(change.path)
+        if change.new is None or path in around or known.get(path, Role.UNVERSIONED) != Role.UNVERSIONED:
             continue
-        if not any(_SET.fullmatch(known.get(above, "")) for above in _above(change.path)):
+        # The items of a set have no paths of their own in a recipe.
+        if not any(_SET.fullmatch(known.get(above, "")) for above in _above(path)):
             yield RecipePart(change.path, change.new, Role.UNVERSIONED)
+
+
+def _dotted(path: str) -> str:
+    """A config path with its keys and indices as fields: a recorded config does not tell them apart."""
+    return _INDEX.sub(lambda found: f".{_dotted(found[1] or found[2] or '') or found[3] or ''}", path)
 
 
 def _above(path: str) -> Iterable[str]:
     """The config paths around one, nearest first."""
-    while (end := max(path.rfind("."), path.rfind("["))) > 0:
+    while (end := path.rfind(".")) > 0:
         path = path[:end]
         yield path
 

@@ -64,6 +64,60 @@ def test_every_part_says_what_it_contributes(site: Site, told_json: CommandJson)
     assert (text["input"]["state"], text["input"]["is_rebuilt"]) == ("finished", False)
 
 
+ODD_CONFIG = """
+import enum
+from dataclasses import dataclass, field
+from marin_trace import StepSpec, deferred, executor_main, output, step, unversioned
+
+
+class Kind(enum.Enum):
+    ONE = 1
+
+
+@dataclass(frozen=True)
+class Odd:
+    by_number: dict[int, str]
+    by_name: dict[str, dict[str, int]]
+    by_pair: dict[tuple[int, str], float]
+    rows: list[dict[str, list[int]]]
+    kinds: tuple[Kind, ...]
+    sets: frozenset[tuple[int, int]]
+    secret: str
+    nothing: None = None
+    empty: list[int] = field(default_factory=list)
+
+
+def first(config, *args, **kwargs): return {"a": 1}
+def second(value): ...
+
+
+@step
+def odd():
+    config = Odd(
+        {1: "a", 2: "b"}, {"a.b": {"c[0]": 1}, "it's": {}}, {(1, "x"): 1.5}, [{"k": [1, 2]}], (Kind.ONE,),
+        frozenset({(1, 2)}), "hush"
+    )
+    value = deferred(first)(config, 1, unversioned(2), flag=True, extra=unversioned({"x": [1, {"y": 2}]}))
+    return deferred(second)(value["a"])
+
+
+by_hand = StepSpec("hand", hash_attrs={"rows": [1, 2], "table": {"k": {"n": 3}}, "text": "t"}, fn=second)
+executor_main(steps=[odd(), by_hand])
+"""
+
+
+def test_only_what_is_in_no_fingerprint_is_called_unversioned(tmp_path: Path, told_json: CommandJson) -> None:
+    script = write_script(tmp_path, ODD_CONFIG)
+    _, value = told_json("why", "odd", script)
+    unversioned = {part["path"]: part["value"] for part in value["recipe"] if part["role"] == "unversioned"}
+    assert unversioned == {
+        "first.args[1]": "2",
+        "first.kwargs.extra.x[0]": "1",
+        "first.kwargs.extra.x[1].y": "2",
+    }
+    assert set(roles(told_json("why", "hand", script)[1]).values()) == {"recipe"}
+
+
 def test_what_is_recorded_says_the_same_as_the_experiment(site: Site, told_json: CommandJson) -> None:
     for name in ("count/t0", "merged", "text/t1"):
         _, of_experiment = told_json("why", name, "--prefix", site.prefix, site.script)
