@@ -17,7 +17,6 @@ from marin_trace.ir.location import is_own_file
 from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.report import RunReport
-from marin_trace.runtime.step_runner import StepRunner
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +129,10 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None, *, may_ask: 
         if not flags.dry_run:
             warn_of_outdated(outlook)
             check_force(outlook, may_ask=may_ask)
-        runner = StepRunner(options=outlook.options, statuses=outlook.statuses, resolve=request.resolve)
+        # Not needed where a command listens: its imports take a tenth of a second.
+        from marin_trace.runtime.step_runner import StepRunner
+
+        runner = StepRunner(options=outlook.options, plan=outlook.run_plan, resolve=request.resolve)
         return runner.run(
             request.roots,
             dry_run=flags.dry_run,

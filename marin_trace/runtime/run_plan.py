@@ -107,13 +107,18 @@ class RunPlan:
 
 
 def plan_run(
-    roots: Iterable[RunnableStep], options: RunOptions, *, statuses: Mapping[str, StepStatus] | None = None
+    roots: Iterable[RunnableStep],
+    options: RunOptions,
+    *,
+    steps: Mapping[str, RunnableStep] | None = None,
+    statuses: Mapping[str, StepStatus] | None = None,
 ) -> RunPlan:
     """Plans a run.
 
     Args:
         roots: What is asked for, in any order; dependencies are found from them.
         options: Of the run; forced outputs count as unfinished, and are wanted where the roots reach them.
+        steps: What `collect_steps` gave for these roots, where the caller has asked it already.
         statuses: A snapshot that the caller has read already; what it lacks is read here.
 
     Returns:
@@ -126,7 +131,7 @@ def plan_run(
         StorageError: A status cannot be read.
     """
     asked = list(roots)
-    steps = collect_steps(asked)
+    steps = collect_steps(asked) if steps is None else steps
     waits = {path: _distinct(dep.output_path for dep in step.deps) for path, step in steps.items()}
     _refuse_cycles(steps, waits)
     known = dict(statuses or {})
