@@ -1,6 +1,7 @@
 """``marin-trace status``: how the steps of an experiment, or of a whole prefix, stand."""
 
 import argparse
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,20 +12,22 @@ from marin_trace.cli.outlook import outlook_of
 from marin_trace.cli.request import RunRequest
 from marin_trace.cli.tables import print_json, print_line, print_rows
 from marin_trace.cli.target import AddCommand, CommandShape, Target, add_targeted
-from marin_trace.errors import RunError, explain
+from marin_trace.errors import FingerprintMismatchError, RunError, explain
 from marin_trace.planning.durations import age_of, in_words
 from marin_trace.planning.outputs_below import outputs_below, recorded_steps
 from marin_trace.planning.standing import (
     StepStanding,
     StepState,
     counted_states,
-    standing_in_plan,
     standing_json,
+    standing_of_steps,
     standing_under_prefix,
 )
-from marin_trace.runtime.run_plan import plan_run
+from marin_trace.runtime.status import read_statuses
 
 __all__ = ["add_status", "relative_to", "standing_of_request"]
+
+logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 1
 _FAILED: Final = 1
@@ -73,9 +76,18 @@ def _status(options: argparse.Namespace, target: Target) -> int:
 
 
 def standing_of_request(request: RunRequest) -> list[StepStanding]:
-    """How the steps of an experiment stand, dependencies first. Reads their statuses in one batch."""
-    outlook = outlook_of(request)
-    return standing_in_plan(plan_run(request.roots, outlook.options, statuses=outlook.statuses))
+    """How the steps of an experiment stand, dependencies first. Reads their statuses in one batch.
+
+    An output by another recipe, at which a run would stop, is told in the log.
+    """
+    try:
+        plan = outlook_of(request).run_plan
+    except FingerprintMismatchError as error:
+        logger.warning(str(error).partition("\n")[0])
+        statuses = read_statuses(request.steps)
+        unfinished = {path for path, status in statuses.items() if not status.is_finished}
+        return standing_of_steps(request.steps, statuses, unfinished)
+    return standing_of_steps(plan.steps, plan.statuses, set(plan.to_run))
 
 
 def _print(standings: Sequence[StepStanding], prefix: str, now: datetime, *, is_full: bool) -> None:

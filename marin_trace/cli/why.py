@@ -125,15 +125,21 @@ def _facts(dossier: Dossier, verdict: _Verdict | None, now: datetime) -> Iterabl
         yield "built by", _built_text(dossier.built)
         if dossier.built.argv:
             yield "command", f"{shlex.join(dossier.built.argv)}  in {dossier.built.working_directory}"
-    if dossier.attempts and dossier.attempts[-1].claim is not None:
-        claim = dossier.attempts[-1].claim
-        yield "attempt", f"{claim.epoch}{f' in run {claim.run_id}' if claim.run_id else ''}"
+    if dossier.attempts:
+        yield "attempt", _attempt_text(dossier.attempts[-1])
     if dossier.functions:
         yield "calls", ", ".join(dossier.functions)
     if dossier.location:
         yield "called at", dossier.location
     if dossier.description:
         yield "description", dossier.description
+
+
+def _attempt_text(attempt: AttemptTold) -> str:
+    row = _attempt_row(attempt)
+    run = f" in run {attempt.claim.run_id}" if attempt.claim is not None and attempt.claim.run_id else ""
+    began = f", began {row['began']} UTC" if row["began"] else ""
+    return f"{row['attempt']}{run}{began}{', took ' if row['took'] else ''}{row['took']}"
 
 
 def _state_text(step: StepStanding, now: datetime) -> str:

@@ -55,6 +55,8 @@ class RecordedStep:
     output_path: str
     outcome: str
     run_id: str
+    is_latest: bool
+    """Whether that is the newest run of its experiment."""
     cause: str | None = None
     """The output path of the step because of whose failure it was skipped."""
 
@@ -149,12 +151,18 @@ def recorded_steps(directory: str, *, experiment: str | None = None, newest: int
     except StorageError as error:
         logger.warning(f"run records in {directory} cannot be read: {str(error).partition(chr(10))[0]}")
         return steps
+    seen: set[str | None] = set()
     for run, record in zip(runs, records, strict=True):
+        is_latest = run.experiment not in seen
+        seen.add(run.experiment)
         for entry in _entries(record):
             path = entry.get("output_path")
             if isinstance(path, str) and path not in steps:
                 name, outcome = str(entry.get("name")), str(entry.get("outcome"))
-                steps[path] = RecordedStep(name, path, outcome, run.run_id, entry.get("cause"))
+                cause = entry.get("cause")
+                steps[path] = RecordedStep(
+                    name, path, outcome, run.run_id, is_latest, cause if isinstance(cause, str) else None
+                )
     return steps
 
 

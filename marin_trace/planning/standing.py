@@ -1,7 +1,7 @@
 """How steps stand: finished, running, failed, stopped, waiting. From statuses that were read before; reads nothing."""
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, final
@@ -9,7 +9,8 @@ from typing import Any, Final, final
 from marin_trace.planning.durations import age_of
 from marin_trace.planning.outputs_below import RecordedStep, Unreadable, name_of_output
 from marin_trace.runtime.log_records import StepFailure
-from marin_trace.runtime.run_plan import RunPlan
+from marin_trace.runtime.report import OutcomeKind
+from marin_trace.runtime.run_plan import RunnableStep
 from marin_trace.runtime.status import StatusKind, StepStatus
 
 __all__ = [
@@ -17,9 +18,9 @@ __all__ = [
     "StepState",
     "counted_states",
     "error_line",
-    "standing_in_plan",
     "standing_json",
     "standing_of",
+    "standing_of_steps",
     "standing_under_prefix",
 ]
 
@@ -41,6 +42,7 @@ class StepState(enum.StrEnum):
 
 
 _NAMED: Final = 3
+_SKIPPED: Final = (OutcomeKind.DEP_FAILED, OutcomeKind.NOT_STARTED, OutcomeKind.INTERRUPTED)
 _STATE_OF_KIND: Final = {
     StatusKind.SUCCESS: StepState.FINISHED,
     StatusKind.LEGACY_SUCCESS: StepState.FINISHED,
@@ -81,19 +83,27 @@ def standing_of(name: str, output_path: str, status: StepStatus | Unreadable) ->
     return StepStanding(name, output_path, _STATE_OF_KIND[status.kind], _detail(status), status)
 
 
-def standing_in_plan(plan: RunPlan) -> list[StepStanding]:
-    """How the steps of an experiment stand, dependencies first."""
-    to_run = set(plan.to_run)
+def standing_of_steps(
+    steps: Mapping[str, RunnableStep], statuses: Mapping[str, StepStatus], to_run: Collection[str]
+) -> list[StepStanding]:
+    """How the steps of an experiment stand, in their order.
+
+    Args:
+        steps: By output path.
+        statuses: Of each.
+        to_run: The output paths of those that a run would bring to finished.
+    """
     standings: list[StepStanding] = []
-    for path, step in plan.steps.items():
-        status = plan.statuses[path]
+    for path, step in steps.items():
+        status = statuses[path]
         standing = standing_of(step.name, path, status)
         if standing.state is not StepState.WAITING:
             standings.append(standing)
             continue
-        open_deps = tuple(dep for dep in plan.waits[path] if dep in plan.steps and not plan.is_finished(dep))
+        deps = dict.fromkeys(dep.output_path for dep in step.deps)
+        open_deps = tuple(dep for dep in deps if dep in steps and not statuses[dep].is_finished)
         state = StepState.WAITING if path in to_run else StepState.NOT_NEEDED
-        names = [plan.steps[dep].name for dep in open_deps]
+        names = [steps[dep].name for dep in open_deps]
         detail = f"for {_some(names)}" if open_deps and state is StepState.WAITING else standing.detail
         standings.append(StepStanding(step.name, path, state, detail, status, open_deps))
     return standings
@@ -102,7 +112,7 @@ def standing_in_plan(plan: RunPlan) -> list[StepStanding]:
 def standing_under_prefix(
     outputs: Mapping[str, StepStatus | Unreadable], recorded: Mapping[str, RecordedStep], prefix: str
 ) -> list[StepStanding]:
-    """How everything below a prefix stands, by output path; what runs never began is waiting.
+    """How everything below a prefix stands, by output path; what the newest run of an experiment skipped is waiting.
 
     Args:
         outputs: By output path, those that have a log or a token.
@@ -111,7 +121,7 @@ def standing_under_prefix(
     """
     standings = [standing_of(_name(path, recorded, prefix), path, status) for path, status in outputs.items()]
     for path, step in recorded.items():
-        if path in outputs or step.outcome not in ("dep_failed", "not_started", "interrupted"):
+        if path in outputs or not step.is_latest or step.outcome not in _SKIPPED:
             continue
         cause = recorded.get(step.cause or "")
         detail = f"for {cause.name}" if cause is not None else f"since run {step.run_id}"

@@ -92,6 +92,7 @@ class Site:
         text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "RUN", text)
         text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "MOMENT", text)
         text = re.sub(r"\b\d+(\.\d)? (s|min|h|d)( \d+ (s|min|h))?(?!\w)", "TIME", text)
+        text = text.replace("TIME → TIME", "TIME")  # they may be equal, and are told once then
         text = re.sub(r"\S+@\S+( at commit \w+( with changes)?)?", "SOMEBODY", text)
         text = re.sub(r"\S+ pid \d+", "PROCESS", text)
         # Which of two that fail side by side is seen first is a matter of chance.
@@ -99,10 +100,10 @@ class Site:
         return re.sub(r" {2,}(?=\S)", "  ", text)
 
 
-def made_site(directory: Path) -> Site:
+def made_site(directory: Path, *, prefix: str | None = None) -> Site:
     """Runs the experiment. Takes some seconds."""
     script = write_script(directory, EXPERIMENT)
-    site = Site(script, str(directory / "outputs"))
+    site = Site(script, prefix or str(directory / "outputs"))
     for flags, code in (([], 0), (["--vocab_size", "13"], 1), (["--vocab_size", "2048"], 0)):
         done = run_script(script, *flags, prefix=site.prefix)
         assert done.returncode == code, done.stderr

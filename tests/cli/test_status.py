@@ -1,6 +1,9 @@
 """Laws of ``marin-trace status``: how steps stand, of an experiment and of a prefix, and what is never read for it."""
 
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, En
 from marin_trace.storage.control_store import control_store_for
 from tests.cli.conftest import Command
 from tests.cli.site import Site, golden
-from tests.scripts import tree_of
+from tests.scripts import environment, tree_of
 from tests.storage.clouds import gcs_cloud
 
 CommandJson = Callable[..., tuple[int, dict[str, Any]]]
@@ -101,8 +104,54 @@ def test_a_damaged_log_is_told_and_hides_nothing(tmp_path: Path, told: Command) 
 
 def test_only_some_states_can_be_shown(site: Site, told: Command) -> None:
     _, out, _ = told("status", site.prefix, "--state", "failed", "--state", "waiting")
-    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["failed", "failed", "waiting"]
+    assert [line.split()[0] for line in out.splitlines()[1:3]] == ["failed", "failed"]
     assert "\nfinished" not in out
+    assert out.endswith("\n10 steps: 2 failed, 8 finished\n")
+
+
+def test_what_an_experiments_newest_run_skipped_is_waiting(tmp_path: Path, told_json: CommandJson) -> None:
+    def step(name: str, outcome: str, cause: str | None = None) -> dict[str, Any]:
+        return {"name": name, "output_path": f"{tmp_path}/{name}-0123abcd", "outcome": outcome, "cause": cause}
+
+    def record(name: str, *steps: dict[str, Any]) -> None:
+        (tmp_path / "experiments" / f"{name}.json").write_text(json.dumps({"steps": steps}))
+
+    (tmp_path / "experiments").mkdir()
+    failed = step("tokenize", "failed")
+    record("20260101-000000-aaaaaa.one", step("obsolete", "dep_failed"))
+    record("20260102-000000-bbbbbb.one", failed, step("train", "dep_failed", failed["output_path"]))
+    record("20260103-000000-cccccc.two", step("other", "interrupted"), step("built", "succeeded"))
+    _, value = told_json("status", tmp_path)
+    assert {step["name"]: step["detail"] for step in value["steps"]} == {
+        "train": "for tokenize",
+        "other": "since run 20260103-000000-cccccc",
+    }
+
+
+def test_a_long_list_is_folded_on_a_terminal_only(
+    tmp_path: Path, told: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        (tmp_path / f"s{number:02}-1a2b3c").mkdir()
+        (tmp_path / f"s{number:02}-1a2b3c" / ".executor_status").write_text("SUCCESS")
+    assert len(told("status", tmp_path)[1].splitlines()) == 60 + 3
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert "… and 50 finished: --full shows them" in told("status", tmp_path)[1]
+    assert told("status", "--full", tmp_path)[1].count("1a2b3c") == 60
+
+
+def test_whoever_reads_may_go_away(tmp_path: Path) -> None:
+    for number in range(500):
+        (tmp_path / f"s{number:03}-1a2b3c").mkdir()
+        (tmp_path / f"s{number:03}-1a2b3c" / ".executor_status").write_text("SUCCESS")
+    command = [sys.executable, "-m", "marin_trace.cli.main", "status", "--json", str(tmp_path)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment(str(tmp_path)), **pipes) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"{\n"
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (141, b"")
 
 
 def test_nothing_is_written(site: Site, told: Command) -> None:

@@ -169,6 +169,7 @@ def test_an_output_of_another_recipe_is_refused_with_the_reason(
     _, value = told_json("why", "text/t0", "--prefix", tmp_path, site.script)
     assert value["plan"]["action"] == "refuse"
     assert "was built by another recipe" in value["plan"]["reason"]
+    assert told_json("status", "--prefix", tmp_path, site.script)[1]["counts"] == {"waiting": 4, "finished": 1}
 
 
 def test_an_output_without_records_is_shown_as_far_as_it_is_known(tmp_path: Path, told: Command) -> None:
