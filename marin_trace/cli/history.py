@@ -21,6 +21,7 @@ from marin_trace.planning.past_runs import (
     past_runs,
 )
 from marin_trace.runtime.records import FieldChange
+from marin_trace.runtime.report import OutcomeKind
 
 __all__ = ["add_history"]
 
@@ -155,18 +156,18 @@ def _compare(comparison: RunComparison, options: argparse.Namespace) -> None:
     if old.seconds is not None and new.seconds is not None:
         print_line(f"  took: {in_words(old.seconds)} → {in_words(new.seconds)}")
     print_line()
-    told = [pair for pair in comparison.steps if _is_told(pair)]
+    told = [pair for pair in comparison.steps if options.full or _is_told(pair)]
     print_rows(
         [_pair_row(pair, options) for pair in told], ("recipe", "step", "outcome", "took", "detail"), as_json=False
     )
     same = len(comparison.steps) - len(told)
     if same:
-        print_line(f"{'… and ' if told else ''}{same} step{'' if same == 1 else 's'} found finished in both")
+        steps = "1 step" if same == 1 else f"{same} steps"
+        print_line(f"{'… and ' if told else ''}{steps} of the same recipe, found finished: --full shows them")
 
 
 def _is_told(pair: StepPair) -> bool:
-    is_hit_twice = pair.old is not None and pair.new is not None and pair.old.outcome == pair.new.outcome == "hit"
-    return pair.kind != PairKind.SAME or not is_hit_twice
+    return pair.kind is not PairKind.SAME or (pair.new is not None and pair.new.outcome != OutcomeKind.HIT)
 
 
 def _pair_row(pair: StepPair, options: argparse.Namespace) -> dict[str, str]:

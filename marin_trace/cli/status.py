@@ -40,7 +40,7 @@ _SHOWN_OF_A_STATE: Final = 10
 def add_status(add: AddCommand) -> None:
     """Adds the command to the parser of all commands."""
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("--full", action="store_true", help="show every step, on a terminal too")
+    own.add_argument("--full", action="store_true", help="show every step and the whole of it, on a terminal too")
     own.add_argument(
         "--state", action="append", choices=[state.value for state in StepState], help="only steps that stand so"
     )
@@ -69,7 +69,7 @@ def _status(options: argparse.Namespace, target: Target) -> int:
             }
         )
     else:
-        _print(shown, target.prefix, now, is_full=options.full or not sys.stdout.isatty() or len(shown) <= _SHOWN)
+        _print(shown, target.prefix, now, is_full=options.full)
         print_line(_totals(standings))
     is_bad = any(step.state in (StepState.FAILED, StepState.UNREADABLE) for step in standings)
     return _FAILED if is_bad else 0
@@ -93,7 +93,8 @@ def standing_of_request(request: RunRequest) -> list[StepStanding]:
 def _print(standings: Sequence[StepStanding], prefix: str, now: datetime, *, is_full: bool) -> None:
     # What asks for attention comes first.
     ordered = sorted(standings, key=lambda step: list(StepState).index(step.state))
-    kept = list(ordered if is_full else _first_of_each_state(ordered))
+    is_short = is_full or not sys.stdout.isatty() or len(ordered) <= _SHOWN
+    kept = list(ordered if is_short else _first_of_each_state(ordered))
     rows: list[dict[str, Any]] = []
     for step in kept:
         age = age_of(step.since, now)
@@ -105,7 +106,9 @@ def _print(standings: Sequence[StepStanding], prefix: str, now: datetime, *, is_
                 "detail": step.detail,
             }
         )
-    print_rows(rows, ("state", "step", "age", "detail"), as_json=False, unbroken=("state", "age"))
+    columns = ("state", "step", "age", "detail")
+    cropped = None if is_full else "detail"
+    print_rows(rows, columns, as_json=False, unbroken=("state", "step", "age"), cropped=cropped)
     hidden = Counter(step.state for step in ordered) - Counter(step.state for step in kept)
     if hidden:
         print_line(f"… and {', '.join(f'{count} {state.value}' for state, count in hidden.items())}: --full shows them")

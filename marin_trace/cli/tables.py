@@ -11,12 +11,20 @@ from typing import Any, Final
 
 __all__ = ["print_facts", "print_json", "print_line", "print_lines", "print_rows", "print_text"]
 
+_GAP: Final = 2
+"""Between two columns."""
+_LEAST_ROOM: Final = 12
 _LINE_END: Final = re.compile(r"\r\n?")
 _BETWEEN: Final = re.compile(r"[^\n\t]+")
 
 
 def print_rows(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, as_json: bool, unbroken: Collection[str] = ()
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    unbroken: Collection[str] = (),
+    cropped: str | None = None,
 ) -> None:
     """Prints rows.
 
@@ -25,11 +33,12 @@ def print_rows(
         columns: In order.
         as_json: One JSON list of objects.
         unbroken: Columns whose values a narrow terminal must not break: what is copied from there.
+        cropped: A column that gets what is left of a terminal's line, and is cut there.
     """
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
-        _print_table(rows, columns, unbroken)
+        _print_table(rows, columns, unbroken, cropped)
     elif rows:
         cells = [list(columns), *([_visible(row[column]) for column in columns] for row in rows)]
         widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
@@ -75,15 +84,25 @@ def _visible(value: object) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def _print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], unbroken: Collection[str]) -> None:
+def _print_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], unbroken: Collection[str], cropped: str | None
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
+    table, console = Table(box=None, pad_edge=False), Console()
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in unbroken)
-    for row in rows:
-        table.add_row(*(Text(_visible(row[column])) for column in columns))
+    cells = [{column: Text(_visible(row[column])) for column in columns} for row in rows]
+    if cropped is not None:
+        others = [
+            max([len(column), *(row[column].cell_len for row in cells)]) for column in columns if column != cropped
+        ]
+        room = max(console.width - sum(others) - _GAP * len(others), _LEAST_ROOM)
+        for row in cells:
+            row[cropped].truncate(room, overflow="ellipsis")
+    for row in cells:
+        table.add_row(*row.values())
     if rows:
-        Console().print(table)
+        console.print(table)

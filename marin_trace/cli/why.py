@@ -100,10 +100,10 @@ def _print(dossier: Dossier, verdict: _Verdict | None, prefix: str, now: datetim
         _print_heading(f"what changed first: {verdict.cause}")
         _print_changes(verdict.changes, is_full=is_full)
     if dossier.recipe:
-        _print_heading("recipe")
+        print_line()
         is_long = not is_full and sys.stdout.isatty()
         rows = list(_folded(dossier.recipe) if is_long else map(_part_row, dossier.recipe))
-        print_rows(rows, ("config path", "value", "is"), as_json=False)
+        print_rows(rows, ("part", "value"), as_json=False, unbroken=("part",))
     if len(dossier.attempts) > 1 or any(attempt.detail for attempt in dossier.attempts):
         _print_heading("attempts")
         rows = [_attempt_row(attempt) for attempt in dossier.attempts]
@@ -126,7 +126,7 @@ def _facts(dossier: Dossier, verdict: _Verdict | None, now: datetime) -> Iterabl
         if dossier.built.argv:
             yield "command", f"{shlex.join(dossier.built.argv)}  in {dossier.built.working_directory}"
     if dossier.attempts:
-        yield "attempt", _attempt_text(dossier.attempts[-1])
+        yield from _attempt_facts(dossier.attempts[-1])
     if dossier.functions:
         yield "calls", ", ".join(dossier.functions)
     if dossier.location:
@@ -135,11 +135,11 @@ def _facts(dossier: Dossier, verdict: _Verdict | None, now: datetime) -> Iterabl
         yield "description", dossier.description
 
 
-def _attempt_text(attempt: AttemptTold) -> str:
-    row = _attempt_row(attempt)
-    run = f" in run {attempt.claim.run_id}" if attempt.claim is not None and attempt.claim.run_id else ""
-    began = f", began {row['began']} UTC" if row["began"] else ""
-    return f"{row['attempt']}{run}{began}{', took ' if row['took'] else ''}{row['took']}"
+def _attempt_facts(attempt: AttemptTold) -> Iterable[tuple[str, str]]:
+    row, claim = _attempt_row(attempt), attempt.claim
+    yield "attempt", f"{row['attempt']}{f' in run {claim.run_id}' if claim is not None and claim.run_id else ''}"
+    if row["began"]:
+        yield "began", f"{row['began']} UTC{', took ' if row['took'] else ''}{row['took']}"
 
 
 def _state_text(step: StepStanding, now: datetime) -> str:
@@ -161,23 +161,17 @@ def _role(part: RecipePart) -> str:
 
 
 def _part_row(part: RecipePart) -> dict[str, str]:
-    return {"config path": part.path, "value": part.value, "is": _role(part)}
+    return {"part": _role(part), "value": f"{part.path} = {part.value}"}
 
 
 def _folded(parts: Iterable[RecipePart]) -> Iterable[dict[str, str]]:
     """The rows of a recipe, with the later items of long lists counted."""
     for _, items in itertools.groupby(parts, key=lambda part: _INDEX.sub("[…]", part.path, count=1)):
         rows = [_part_row(part) for part in items]
-        yield from rows[: _SHOWN_ITEMS if len(rows) > 2 * _SHOWN_ITEMS else None]
-        rest = rows[_SHOWN_ITEMS:] if len(rows) > 2 * _SHOWN_ITEMS else []
-        if rest:
-            counts = Counter(row["is"] for row in rest)
-            told = "; ".join(f"{count} {role}" for role, count in counts.items())
-            yield {
-                "config path": rest[-1]["config path"],
-                "value": f"… {len(rest)} more: --full shows them",
-                "is": told,
-            }
+        shown = _SHOWN_ITEMS if len(rows) > 2 * _SHOWN_ITEMS else len(rows)
+        yield from rows[:shown]
+        for part, count in Counter(row["part"] for row in rows[shown:]).items():
+            yield {"part": part, "value": f"… and {count} more: --full shows them"}
 
 
 def _attempt_row(attempt: AttemptTold) -> dict[str, str]:
