@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
+from marin_trace.lowering.paths import name_with_hash
 from marin_trace.planning.advice import changed_config
 from marin_trace.planning.attempts import AttemptTold, read_attempts
 from marin_trace.planning.earlier import builds_beside
@@ -164,7 +165,11 @@ def _deps_of(planned: RunnableStep | None, info: Mapping[str, Any], prefix: str)
     """The output paths of what is read, by what stands for each in the recipe."""
     if planned is not None:
         return {dep.name_with_hash: dep.output_path for dep in read_deps_of(planned)}
-    return {dep.removeprefix(f"{prefix}/"): dep for dep in _texts(info.get("deps"))}
+    deps = _texts(info.get("deps"))
+    # A recipe says name and hash, which the path of an output at a chosen place does not.
+    chosen = read_step_infos(dep for dep in deps if name_of_output(dep, prefix) == dep.removeprefix(f"{prefix}/"))
+    recorded = {dep: name_with_hash(str(its.get("name")), str(its.get("fingerprint"))) for dep, its in chosen.items()}
+    return {recorded.get(dep) or dep.removeprefix(f"{prefix}/"): dep for dep in deps}
 
 
 def _texts(value: object) -> list[str]:

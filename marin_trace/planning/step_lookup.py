@@ -115,7 +115,8 @@ def _unknown(word: str, summary: str, known: Sequence[NamedStep], prefix: str) -
         shown_by_word |= {step.name: shown, shown: shown}
     near = difflib.get_close_matches(word.strip("/"), shown_by_word, n=2 * _NEAR, cutoff=_CUTOFF)
     names = list(dict.fromkeys(shown_by_word[match] for match in near))[:_NEAR]
-    facts = {"near": ", ".join(names)} if names else {}
+    some = list(dict.fromkeys(shown_by_word.values()))[:_NEAR]
+    facts = {"near": ", ".join(names)} if names else {"there are": ", ".join(some)} if some else {}
     return StepUnknownError(explain(summary, facts=facts, hint="marin-trace status lists them"))
 
 

@@ -53,6 +53,12 @@ def test_a_typo_is_answered_with_near_names(site: Site, told: Command, has_file:
     assert re.search(r"StepUnknownError: .*txt/t0.*\n  near: text/t0-[0-9a-f]{8}, text/t1-", err)
 
 
+def test_where_nothing_is_near_some_are_named(site: Site, told: Command) -> None:
+    code, _, err = told("path", "zzzzzz", "--prefix", site.prefix, site.script)
+    assert code == 1
+    assert re.search(r"called zzzzzz\n  there are: text/t0-\w+, count/t0-\w+, text/t1-\w+\n", err)
+
+
 def test_a_group_has_no_path(site: Site, told: Command) -> None:
     code, _, err = told("path", "sources", "--prefix", site.prefix, site.script)
     assert code == 1

@@ -182,6 +182,18 @@ def test_an_output_without_records_is_shown_as_far_as_it_is_known(tmp_path: Path
     )
 
 
+def test_an_input_at_a_chosen_path_is_known_by_its_record(tmp_path: Path, prefix: str, told_json: CommandJson) -> None:
+    text = EXPERIMENT.replace(
+        '@step(name="text/{name}")', '@step(name="text/{name}", override_output_path="at/{name}")'
+    )
+    script = write_script(tmp_path, text)
+    assert run_script(script, prefix=prefix).returncode == 0
+    _, of_experiment = told_json("why", "count/t0", script)
+    _, of_prefix = told_json("why", "count/t0")
+    assert of_prefix["recipe"] == of_experiment["recipe"]
+    assert roles(of_prefix)["config.text"] == "input"
+
+
 def test_secrets_are_not_shown(tmp_path: Path, told: Command) -> None:
     text = EXPERIMENT.replace("workers: int = 2", 'workers: int = 2\n    api_key: str = "hush"')
     script = write_script(tmp_path, text)
