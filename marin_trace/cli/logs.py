@@ -12,7 +12,7 @@ from marin_trace.errors import FlagError, RunError, explain
 from marin_trace.planning.attempt_output import Followed, LogText, follow, read_log
 from marin_trace.planning.attempts import AttemptTold, attempt_json, read_attempts
 from marin_trace.planning.standing import standing_of
-from marin_trace.planning.step_lookup import NamedStep
+from marin_trace.planning.step_lookup import FoundStep
 from marin_trace.runtime.status import StatusKind, StepStatus
 from marin_trace.storage.control_store import is_object_store
 
@@ -50,7 +50,7 @@ def _logs(options: argparse.Namespace, target: Target) -> int:
     return 0
 
 
-def _chosen(step: NamedStep, attempts: Sequence[AttemptTold], number: int | None) -> AttemptTold:
+def _chosen(step: FoundStep, attempts: Sequence[AttemptTold], number: int | None) -> AttemptTold:
     if not attempts:
         raise RunError(explain(f"{step.name} has no attempt: nothing was ever run at {step.output_path}"))
     if number is None:
@@ -62,7 +62,7 @@ def _chosen(step: NamedStep, attempts: Sequence[AttemptTold], number: int | None
     raise RunError(explain(f"{step.name} has no attempt {number}", facts={"there are": there}))
 
 
-def _silence(step: NamedStep, attempt: AttemptTold, attempts: Sequence[AttemptTold]) -> str:
+def _silence(step: FoundStep, attempt: AttemptTold, attempts: Sequence[AttemptTold]) -> str:
     said = [str(other.epoch) for other in attempts if other.logs]
     others = f"; attempts that did: {', '.join(said)}" if said else ""
     if attempt.end is None and is_object_store(step.output_path):
@@ -70,7 +70,7 @@ def _silence(step: NamedStep, attempt: AttemptTold, attempts: Sequence[AttemptTo
     return f"attempt {attempt.epoch} ({attempt.outcome}) has printed nothing{others}"
 
 
-def _json(step: NamedStep, attempt: AttemptTold) -> dict[str, Any]:
+def _json(step: FoundStep, attempt: AttemptTold) -> dict[str, Any]:
     logs = [
         {"rank": file.rank, "path": file.path, "text": read_log(file).decode(errors="replace")} for file in attempt.logs
     ]

@@ -5,7 +5,7 @@ from typing import Final
 
 from marin_trace.cli.tables import print_json, print_line
 from marin_trace.cli.target import AddCommand, CommandShape, Target, add_targeted
-from marin_trace.planning.step_lookup import NamedStep, step_among, step_below
+from marin_trace.planning.step_lookup import FoundStep, step_among, step_below
 
 __all__ = ["add_path", "find_step"]
 
@@ -28,7 +28,7 @@ def _path(options: argparse.Namespace, target: Target) -> int:
     return 0
 
 
-def find_step(word: str, target: Target) -> NamedStep:
+def find_step(word: str, target: Target) -> FoundStep:
     """The step that a word of the command line means.
 
     Raises:
@@ -37,5 +37,5 @@ def find_step(word: str, target: Target) -> NamedStep:
     request = target.request
     if request is None:
         return step_below(target.prefix, word, records_directory=target.records_directory)
-    steps = (NamedStep(step.name, path) for path, step in request.steps.items())
+    steps = (FoundStep(step.name, path) for path, step in request.steps.items())
     return step_among(steps, word, target.prefix, groups={group.name for group in request.lowered.traced.groups})

@@ -15,7 +15,7 @@ from marin_trace.cli.experiment import requested_by
 from marin_trace.cli.plan import exit_code
 from marin_trace.cli.request import RunRequest
 from marin_trace.ir.refs import is_absolute
-from marin_trace.runtime.prefix import current_prefix, normalise_prefix, use_prefix
+from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY
 from marin_trace.storage.files import join
 
@@ -104,11 +104,11 @@ def _run(
     before, file, after = _split_at_file(options.arguments)
     _parse_words(before, options, shape, own, has_file=file is not None)
     if file is None:
-        chosen = options.where or options.prefix
-        with use_prefix(normalise_prefix(chosen) if chosen else current_prefix()) as prefix:
+        chosen = options.prefix if options.where is None else options.where
+        with use_prefix(current_prefix() if chosen is None else chosen) as prefix:
             return command(options, Target(prefix))
     _, rest = own.parse_known_args(after, options)
-    argv = [*rest, *(["--prefix", options.prefix] if options.prefix else []), *options.after_dashes]
+    argv = [*rest, *([] if options.prefix is None else ["--prefix", options.prefix]), *options.after_dashes]
     try:
         with requested_by(file, argv, replaces_script=options.is_own_process) as request:
             return command(options, Target(request.prefix, request))

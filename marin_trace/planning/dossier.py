@@ -17,7 +17,7 @@ from marin_trace.planning.earlier import builds_beside
 from marin_trace.planning.outputs_below import is_output, name_of_output, statuses_of
 from marin_trace.planning.plan import read_deps_of
 from marin_trace.planning.standing import StepStanding, standing_of
-from marin_trace.planning.step_lookup import NamedStep
+from marin_trace.planning.step_lookup import FoundStep
 from marin_trace.runtime.records import FieldChange, field_differences, read_step_infos
 from marin_trace.runtime.redaction import redact, redact_parts
 from marin_trace.runtime.run_plan import RunnableStep
@@ -100,7 +100,7 @@ class Dossier:
 
 
 def dossier_of(
-    step: NamedStep, prefix: str, *, planned: RunnableStep | None = None, known_builds: Sequence[str] = ()
+    step: FoundStep, prefix: str, *, planned: RunnableStep | None = None, known_builds: Sequence[str] = ()
 ) -> Dossier:
     """Everything that is known of a step.
 

@@ -17,7 +17,7 @@ from marin_trace.planning.earlier import builds_in
 from marin_trace.planning.outputs_below import is_output, name_of_output, outputs_below, recorded_steps, statuses_of
 from marin_trace.runtime.prefix import normalise_prefix
 
-__all__ = ["NamedStep", "step_among", "step_below"]
+__all__ = ["FoundStep", "step_among", "step_below"]
 
 _NEAR: Final = 3
 _CUTOFF: Final = 0.5
@@ -27,14 +27,14 @@ _NAMED: Final = 20
 
 @final
 @dataclass(frozen=True, slots=True)
-class NamedStep:
+class FoundStep:
     """A step that can be asked for."""
 
     name: str
     output_path: str
 
 
-def step_among(steps: Iterable[NamedStep], word: str, prefix: str, *, groups: Iterable[str] = ()) -> NamedStep:
+def step_among(steps: Iterable[FoundStep], word: str, prefix: str, *, groups: Iterable[str] = ()) -> FoundStep:
     """The step of an experiment that a word means.
 
     Args:
@@ -60,7 +60,7 @@ def step_among(steps: Iterable[NamedStep], word: str, prefix: str, *, groups: It
     raise _unknown(word, f"no step of this experiment is called {word}", known, prefix)
 
 
-def step_below(prefix: str, word: str, *, records_directory: str) -> NamedStep:
+def step_below(prefix: str, word: str, *, records_directory: str) -> FoundStep:
     """The output below a prefix, or anywhere if its path is given, that a word means.
 
     Args:
@@ -72,35 +72,36 @@ def step_below(prefix: str, word: str, *, records_directory: str) -> NamedStep:
         StepUnknownError: None, or several builds of one name; those, or near ones, are named.
         StorageError: The store cannot be read.
     """
-    path = _as_path(word)
-    if path is not None and path != prefix and is_output(statuses_of([path])[path]):
-        return NamedStep(name_of_output(path, prefix), path)
-    relative = word.strip("/")
-    found: list[NamedStep] = []
+    path, relative = _as_path(word), word.strip("/")
+    found: list[FoundStep] = []
     if path is None and relative:
         parent, _, name = f"{prefix}/{relative}".rpartition("/")
         builds = builds_in(parent, {name}).get(posixpath.join(parent, name), [])
-        statuses = statuses_of([f"{prefix}/{relative}", *builds])
-        found = [NamedStep(name_of_output(path, prefix), path) for path, known in statuses.items() if is_output(known)]
+        found = _outputs_among([f"{prefix}/{relative}", *builds], prefix)
     if not found:
         recorded = recorded_steps(records_directory, newest=_RUNS_READ).values()
-        found = [NamedStep(step.name, step.output_path) for step in recorded if relative == step.name]
+        found = [FoundStep(step.name, step.output_path) for step in recorded if relative == step.name]
+    if not found and (path is not None or os.path.isdir(word)):
+        found = _outputs_among([path or normalise_prefix(word)], prefix)
     if len(found) == 1:
         return found[0]
     if found:
         raise _several(word, found, prefix)
-    known = [NamedStep(name_of_output(path, prefix), path) for path in outputs_below(prefix)]
+    known = [FoundStep(name_of_output(path, prefix), path) for path in outputs_below(prefix)]
     raise _unknown(word, f"there is no output of {word} below {prefix}", known, prefix)
 
 
+def _outputs_among(paths: Sequence[str], prefix: str) -> list[FoundStep]:
+    statuses = statuses_of(paths)
+    return [FoundStep(name_of_output(path, prefix), path) for path, status in statuses.items() if is_output(status)]
+
+
 def _as_path(word: str) -> str | None:
-    """A word as an output path, if it is written as one, or lies where it would lie as one."""
-    if is_absolute(word) or word.startswith((".", "~")) or os.path.isdir(word):
-        return normalise_prefix(word)
-    return None
+    """A word as an output path, if it is written as one and can be no name."""
+    return normalise_prefix(word) if is_absolute(word) or word.startswith((".", "~")) else None
 
 
-def _several(word: str, found: Sequence[NamedStep], prefix: str) -> StepUnknownError:
+def _several(word: str, found: Sequence[FoundStep], prefix: str) -> StepUnknownError:
     shown = [_shown(step, prefix) for step in found[:_NAMED]]
     shown += [f"… and {len(found) - _NAMED} more"] if len(found) > _NAMED else []
     return StepUnknownError(
@@ -108,7 +109,7 @@ def _several(word: str, found: Sequence[NamedStep], prefix: str) -> StepUnknownE
     )
 
 
-def _unknown(word: str, summary: str, known: Sequence[NamedStep], prefix: str) -> StepUnknownError:
+def _unknown(word: str, summary: str, known: Sequence[FoundStep], prefix: str) -> StepUnknownError:
     shown_by_word: dict[str, str] = {}
     for step in known:
         shown = _shown(step, prefix)
@@ -120,5 +121,5 @@ def _unknown(word: str, summary: str, known: Sequence[NamedStep], prefix: str) -
     return StepUnknownError(explain(summary, facts=facts, hint="marin-trace status lists them"))
 
 
-def _shown(step: NamedStep, prefix: str) -> str:
+def _shown(step: FoundStep, prefix: str) -> str:
     return step.output_path.removeprefix(f"{prefix}/")

@@ -37,6 +37,19 @@ def test_every_way_to_write_a_step_leads_to_it(site: Site, told: Command) -> Non
             assert told("path", word, *where)[:2] == (0, f"{path}\n")
 
 
+def test_a_directory_of_the_same_name_is_not_in_the_way(
+    site: Site, told: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text" / "t0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert relative(site, told("path", "text/t0", site.prefix)[1]) == "text/t0-HASH"
+    assert relative(site, told("path", "text/t0", "--prefix", site.prefix, site.script)[1]) == "text/t0-HASH"
+    monkeypatch.chdir(site.prefix)
+    built = next(Path("text").glob("t0-*"))
+    for word in (f"./{built}", built):
+        assert told("path", word, tmp_path)[:2] == (0, f"{site.prefix}/{built}\n")
+
+
 def test_several_builds_of_a_name_are_named(site: Site, told: Command) -> None:
     code, out, err = told("path", "count/t0", site.prefix)
     assert (code, out) == (1, "")

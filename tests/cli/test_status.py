@@ -167,7 +167,7 @@ def test_nothing_is_written(site: Site, told: Command) -> None:
         (["/no/such/place"], 1, "RunError: there is no output below /no/such/place"),
         (["no_such.py"], 1, "ExperimentError: cannot read the experiment no_such.py"),
         (["ftp://host/x"], 2, "PrefixError: ftp:// cannot hold outputs"),
-        (["--prefix", ""], 1, "there is no output below"),
+        (["--prefix", ""], 2, "PrefixError: the prefix is empty"),
     ],
 )
 def test_mistakes_are_told(told: Command, argv: list[str], code: int, message: str) -> None:
