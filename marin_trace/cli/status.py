@@ -12,18 +12,18 @@ from marin_trace.cli.outlook import outlook_of
 from marin_trace.cli.request import RunRequest
 from marin_trace.cli.tables import print_json, print_line, print_rows
 from marin_trace.cli.target import AddCommand, CommandShape, Target, add_targeted
-from marin_trace.errors import FingerprintMismatchError, RunError, explain
+from marin_trace.errors import ControlFileError, FingerprintMismatchError, RunError, explain
 from marin_trace.planning.durations import age_of, in_words
-from marin_trace.planning.outputs_below import outputs_below, recorded_steps
+from marin_trace.planning.outputs_below import outputs_below, recorded_steps, statuses_of
 from marin_trace.planning.standing import (
     StepStanding,
     StepState,
     counted_states,
+    is_finished,
     standing_json,
     standing_of_steps,
     standing_under_prefix,
 )
-from marin_trace.runtime.status import read_statuses
 
 __all__ = ["add_status", "relative_to", "standing_of_request"]
 
@@ -78,14 +78,14 @@ def _status(options: argparse.Namespace, target: Target) -> int:
 def standing_of_request(request: RunRequest) -> list[StepStanding]:
     """How the steps of an experiment stand, dependencies first. Reads their statuses in one batch.
 
-    An output by another recipe, at which a run would stop, is told in the log.
+    An output at which a run would stop (by another recipe, or with a damaged log) is told in the log.
     """
     try:
         plan = outlook_of(request).run_plan
-    except FingerprintMismatchError as error:
+    except (FingerprintMismatchError, ControlFileError) as error:
         logger.warning(str(error).partition("\n")[0])
-        statuses = read_statuses(request.steps)
-        unfinished = {path for path, status in statuses.items() if not status.is_finished}
+        statuses = statuses_of(list(request.steps))
+        unfinished = {path for path, status in statuses.items() if not is_finished(status)}
         return standing_of_steps(request.steps, statuses, unfinished)
     return standing_of_steps(plan.steps, plan.statuses, set(plan.to_run))
 

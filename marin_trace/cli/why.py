@@ -17,7 +17,7 @@ from marin_trace.cli.request import RunRequest
 from marin_trace.cli.status import relative_to
 from marin_trace.cli.tables import print_facts, print_json, print_line, print_rows
 from marin_trace.cli.target import AddCommand, CommandShape, Target, add_targeted
-from marin_trace.errors import FingerprintMismatchError
+from marin_trace.errors import ControlFileError, FingerprintMismatchError
 from marin_trace.planning.attempts import AttemptTold, attempt_json
 from marin_trace.planning.dossier import Built, Dossier, OtherBuild, RecipePart, dossier_of
 from marin_trace.planning.durations import age_of, in_words, moment_of
@@ -42,7 +42,7 @@ class _Verdict:
     """What a run of the experiment would do about the step."""
 
     action: str
-    """``hit | run | wait | skip``; ``refuse`` where its output was built by another recipe."""
+    """``hit | run | wait | skip``; ``refuse`` where an output's recipe is another one, or its log is damaged."""
     reason: str
     cause: str | None = None
     """The name of the step that changed first."""
@@ -81,7 +81,7 @@ def _why(options: argparse.Namespace, target: Target) -> int:
 def _verdict(request: RunRequest, output_path: str) -> _Verdict:
     try:
         steps: Mapping[str, PlannedStep] = outlook_of(request).plan().by_path()
-    except FingerprintMismatchError as error:
+    except (FingerprintMismatchError, ControlFileError) as error:
         return _Verdict("refuse", str(error).partition("\n")[0])
     step = steps[output_path]
     explanation = step.explanation

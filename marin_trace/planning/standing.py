@@ -18,6 +18,7 @@ __all__ = [
     "StepState",
     "counted_states",
     "error_line",
+    "is_finished",
     "standing_json",
     "standing_of",
     "standing_of_steps",
@@ -84,7 +85,7 @@ def standing_of(name: str, output_path: str, status: StepStatus | Unreadable) ->
 
 
 def standing_of_steps(
-    steps: Mapping[str, RunnableStep], statuses: Mapping[str, StepStatus], to_run: Collection[str]
+    steps: Mapping[str, RunnableStep], statuses: Mapping[str, StepStatus | Unreadable], to_run: Collection[str]
 ) -> list[StepStanding]:
     """How the steps of an experiment stand, in their order.
 
@@ -97,16 +98,21 @@ def standing_of_steps(
     for path, step in steps.items():
         status = statuses[path]
         standing = standing_of(step.name, path, status)
-        if standing.state is not StepState.WAITING:
+        if isinstance(status, Unreadable) or standing.state is not StepState.WAITING:
             standings.append(standing)
             continue
         deps = dict.fromkeys(dep.output_path for dep in step.deps)
-        open_deps = tuple(dep for dep in deps if dep in steps and not statuses[dep].is_finished)
+        open_deps = tuple(dep for dep in deps if dep in steps and not is_finished(statuses[dep]))
         state = StepState.WAITING if path in to_run else StepState.NOT_NEEDED
         names = [steps[dep].name for dep in open_deps]
         detail = f"for {_some(names)}" if open_deps and state is StepState.WAITING else standing.detail
         standings.append(StepStanding(step.name, path, state, detail, status, open_deps))
     return standings
+
+
+def is_finished(status: StepStatus | Unreadable) -> bool:
+    """Whether an output is known to be there to be read."""
+    return isinstance(status, StepStatus) and status.is_finished
 
 
 def standing_under_prefix(

@@ -102,6 +102,18 @@ def test_a_damaged_log_is_told_and_hides_nothing(tmp_path: Path, told: Command) 
     assert "2 steps: 1 unreadable, 1 finished\n" in out
 
 
+def test_a_damaged_log_hides_no_other_step_of_an_experiment(tmp_path: Path, site: Site, told_json: CommandJson) -> None:
+    where = ("--prefix", tmp_path, site.script)
+    path = Path(told_json("path", "text/t0", *where)[1]["output_path"])
+    (path / ".executor").mkdir(parents=True)
+    (path / ".executor" / "000001.claim").write_text("no claim")
+    code, value = told_json("status", *where)
+    assert (code, value["counts"]) == (1, {"unreadable": 1, "waiting": 4})
+    why = told_json("why", "text/t0", *where)[1]
+    assert (why["state"], why["plan"]["action"]) == ("unreadable", "refuse")
+    assert "000001.claim is truncated or corrupt" in why["attempts"][0]["problem"]
+
+
 def test_only_some_states_can_be_shown(site: Site, told: Command) -> None:
     _, out, _ = told("status", site.prefix, "--state", "failed", "--state", "waiting")
     assert [line.split()[0] for line in out.splitlines()[1:3]] == ["failed", "failed"]
