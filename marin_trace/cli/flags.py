@@ -253,6 +253,8 @@ def _unknown_flag(name: str, known: Mapping[str, Any]) -> FlagError:
 
 
 def _decoded(config_class: type[T], flags: Sequence[_Flag], known: Mapping[str, Any]) -> T:
+    if not flags and config_class is ExecutorFlags:
+        return config_class()
     import draccus
     from draccus.utils import DecodingError
 

@@ -5,6 +5,7 @@ rich is imported by this module alone, and this module only where there is a ter
 
 import logging
 import os
+import re
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Final, final
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from marin_trace.cli.progress import Progress, Snapshot, duration
 from marin_trace.runtime import step_runner
+from marin_trace.runtime.capture import attempt_log_path
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.step_runner import RunEvent
 from marin_trace.storage.files import is_local, local_path
@@ -26,6 +28,8 @@ __all__ = ["last_log_line", "live_table", "table_of"]
 _REFRESHES_PER_S: Final = 4
 _MOST_ROWS: Final = 12
 _TAIL_BYTES: Final = 4096
+_LOGGED: Final = re.compile(r"^[0-9-]{10} [0-9:,]{12} [A-Z]+ \S+: ")
+"""What stands before the words of a log line in an attempt's log: time, level and logger."""
 
 
 @contextmanager
@@ -105,14 +109,13 @@ def last_log_line(output_path: str) -> str | None:
         return None
     directory = local_path(AttemptLog(output_path).directory)
     try:
-        logs = [name for name in os.listdir(directory) if name.endswith(".log")]
-        if not logs:
-            return None
-        with open(f"{directory}/{max(logs)}", "rb") as stream:
+        epoch, _ = AttemptLog.last_epoch(sorted(os.listdir(directory)))
+        with open(local_path(attempt_log_path(AttemptLog(output_path), epoch)), "rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = stream.read().decode(errors="replace").split("\n")
     except FileNotFoundError:  # it has not begun to write
         return None
     # A progress bar goes back to the line's begin and writes over it.
     texts = [part.strip() for line in lines for part in line.split("\r")]
-    return next((text for text in reversed(texts) if text), None)
+    last = next((text for text in reversed(texts) if text), None)
+    return None if last is None else _LOGGED.sub("", last)

@@ -152,10 +152,17 @@ def planned(
         scope_by_output.setdefault(spec_by_node[node].output_path, node.scope)
     to_run = frozenset(run_plan.to_run)
     failed = _will_fail(run_plan, options)
+    groups_below: dict[Scope | None, tuple[tuple[str, ...], tuple[str, ...]]] = {None: ((), ())}
     steps: list[PlannedStep] = []
     for path, step in run_plan.steps.items():
         action, reason = _action_and_reason(run_plan, options, path, to_run, failed, reasons)
-        groups = scope_by_output[path].groups() if path in scope_by_output else ()
+        scope = scope_by_output.get(path)
+        # Steps side by side have the groups around them in common.
+        parent = None if scope is None else scope.parent
+        if scope is not None and parent not in groups_below:
+            groups = scope.groups()
+            groups_below[parent] = (tuple(group.name for group in groups), tuple(group.template for group in groups))
+        names, templates = groups_below[parent]
         steps.append(
             PlannedStep(
                 name=step.name,
@@ -163,8 +170,8 @@ def planned(
                 reason=reason,
                 output_path=path,
                 deps=tuple(run_plan.waits[path]),
-                group_path=tuple(group.name for group in groups),
-                group_templates=tuple(group.template for group in groups),
+                group_path=names,
+                group_templates=templates,
                 template=step.template,
                 explanation=reasons.explanations.get(path),
                 warnings=reasons.warnings.get(path, ()) if action is PlannedAction.HIT else (),

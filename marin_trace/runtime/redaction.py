@@ -1,5 +1,6 @@
 """Secrets never reach a record: exact key names, credentials in URLs, signed query values."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
@@ -55,6 +56,7 @@ _SIGNED_VALUE = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Whether a key, field or flag of this name holds a secret."""
     return name.strip("-_").replace("-", "_").lower() in _SECRET_KEYS

@@ -116,6 +116,7 @@ def test_durations_are_for_people(seconds: float, text: str) -> None:
         ("10 %\r20 %\r30 %", "30 %"),
         ("word\n\n  \n", "word"),
         ("x" * 9_000 + "\nend\n", "end"),
+        ("2026-11-22 20:08:07,688 INFO experiments.lib.train: step 7 of 9", "step 7 of 9"),
         ("", None),
     ],
 )
@@ -123,6 +124,8 @@ def test_the_last_words_of_a_step(tmp_path: Path, written: str, line: str | None
     assert last_log_line(str(tmp_path)) is None
     (tmp_path / ".executor").mkdir()
     (tmp_path / ".executor" / "000001.log").write_text("of an earlier attempt")
+    (tmp_path / ".executor" / "000002.claim").touch()
+    assert last_log_line(str(tmp_path)) is None
     (tmp_path / ".executor" / "000002.log").write_text(written)
     assert last_log_line(str(tmp_path)) == line
 
