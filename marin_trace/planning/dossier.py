@@ -137,10 +137,10 @@ def dossier_of(
     earlier.sort(key=lambda build: build.standing.since or "", reverse=True)
     return Dossier(
         standing=standing,
-        fingerprint=planned.fingerprint if planned else info.get("fingerprint"),
+        fingerprint=planned.fingerprint if planned else _text(info.get("fingerprint")),
         functions=tuple(planned.functions if planned else _texts(info.get("functions"))),
-        location=planned.location if planned else info.get("location"),
-        description=info.get("description"),
+        location=planned.location if planned else _text(info.get("location")),
+        description=_text(info.get("description")),
         recipe=tuple(_recipe(parts, config, inputs, standing)),
         built=_built(info),
         attempts=tuple(read_attempts(path)),
@@ -158,7 +158,8 @@ def _recipe_of(planned: RunnableStep | None, info: Mapping[str, Any]) -> tuple[d
 
 def _parts_of(info: Mapping[str, Any]) -> dict[str, str]:
     parts: Any = info.get("parts")
-    return cast("dict[str, str]", parts) if isinstance(parts, dict) else {}
+    entries = cast("dict[str, object]", parts).items() if isinstance(parts, dict) else ()
+    return {path: text for path, text in entries if isinstance(text, str)}
 
 
 def _deps_of(planned: RunnableStep | None, info: Mapping[str, Any], prefix: str) -> dict[str, str]:
@@ -170,6 +171,10 @@ def _deps_of(planned: RunnableStep | None, info: Mapping[str, Any], prefix: str)
     chosen = read_step_infos(dep for dep in deps if name_of_output(dep, prefix) == dep.removeprefix(f"{prefix}/"))
     recorded = {dep: name_with_hash(str(its.get("name")), str(its.get("fingerprint"))) for dep, its in chosen.items()}
     return {recorded.get(dep) or dep.removeprefix(f"{prefix}/"): dep for dep in deps}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _texts(value: object) -> list[str]:
@@ -229,11 +234,11 @@ def _built(info: Mapping[str, Any]) -> Built | None:
     facts = cast("dict[str, Any]", provenance)
     return Built(
         by=f"{facts.get('user')}@{facts.get('host')}",
-        commit=facts.get("git_commit"),
-        is_dirty=bool(facts.get("git_dirty")),
+        commit=_text(facts.get("git_commit")),
+        is_dirty=facts.get("git_dirty") is True,
         argv=tuple(_texts(facts.get("argv"))),
-        working_directory=facts.get("working_directory"),
-        python=facts.get("python"),
+        working_directory=_text(facts.get("working_directory")),
+        python=_text(facts.get("python")),
     )
 
 

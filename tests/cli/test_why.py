@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from marin_trace.runtime.log_records import EndRecord
 from tests.cli.conftest import Command
 from tests.cli.site import EXPERIMENT, Site, golden, made_site
@@ -192,6 +194,28 @@ def test_an_input_at_a_chosen_path_is_known_by_its_record(tmp_path: Path, prefix
     _, of_prefix = told_json("why", "count/t0")
     assert of_prefix["recipe"] == of_experiment["recipe"]
     assert roles(of_prefix)["config.text"] == "input"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"parts": 3, "config": 3, "deps": {}, "functions": 7, "provenance": 1, "location": []}',
+        '{"parts": {"a": 1, "b": null, "c": "x"}, "config": [[1], null, {"a": {}}], "deps": [3, null]}',
+        '{"provenance": {"user": 3, "git_commit": 5, "argv": "x", "working_directory": 7}, "fingerprint": 4}',
+    ],
+)
+def test_a_record_of_another_shape_is_shown_as_far_as_it_goes(tmp_path: Path, told: Command, content: str) -> None:
+    for name in ("a-0123abcd", "a-0123abce"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".executor_status").write_text("SUCCESS")
+        (tmp_path / name / ".executor_info").write_text(content)
+    code, out, _ = told("why", "a-0123abcd", tmp_path)
+    assert code == 0
+    assert "state" in out
+    assert "earlier build a-0123abce: finished" in out
+    assert told("graph", tmp_path)[0] == 0
 
 
 def test_secrets_are_not_shown(tmp_path: Path, told: Command) -> None:
