@@ -73,7 +73,7 @@ MAY_EXECUTE = {
     "marin_trace/workers/ray_gang.py": {"importlib"},
     "marin_trace/workers/ray_job.py": {"pickle", "importlib"},
 }
-"""The payloads of jobs, from launcher to job and back; the root's own lazy names; whether pip, Ray and fray are here."""
+"""The payloads of jobs, from launcher to job and back; the root's lazy names; whether pip, Ray and fray are here."""
 
 
 def executing_names(source: str) -> set[str]:
