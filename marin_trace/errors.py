@@ -17,8 +17,11 @@
     │   └── OptionsConflictError               two explicit, different options for one step
     ├── FingerprintError (ValueError)          a recipe is not the one that was expected
     │   ├── FingerprintChangedError            …by ``expect_fingerprint``
-    │   └── FingerprintMismatchError           …by the output that lies at its path
+    │   ├── FingerprintMismatchError           …by the output that lies at its path
+    │   └── OutdatedOutputError                …by ``--strict``: what is in no fingerprint has changed
     ├── FlagError (ValueError)                 a command line that cannot be understood
+    ├── ExperimentError (ValueError)           a file that a command cannot take for an experiment
+    ├── StepUnknownError (ValueError)          a word that means no step, or several
     ├── StorageError (OSError)                 the store, or a file in it, cannot be used
     │   ├── StoreUnavailableError              it did not answer, or asked to come back: tried again
     │   ├── StoreRefusedError                  it does not let this user in
@@ -59,6 +62,7 @@ __all__ = [
     "ControlFileError",
     "CycleError",
     "DependencyFailedError",
+    "ExperimentError",
     "FingerprintChangedError",
     "FingerprintError",
     "FingerprintMismatchError",
@@ -71,6 +75,7 @@ __all__ = [
     "MarinTraceError",
     "MarinTraceWarning",
     "OptionsConflictError",
+    "OutdatedOutputError",
     "OutputConflictError",
     "PrefixError",
     "PreviousTaskFailedError",
@@ -80,6 +85,7 @@ __all__ = [
     "StepAlreadyDone",
     "StepHeldElsewhere",
     "StepNameError",
+    "StepUnknownError",
     "StorageError",
     "StoreRefusedError",
     "StoreUnavailableError",
@@ -241,10 +247,32 @@ class FingerprintMismatchError(FingerprintError):
     """
 
 
+class OutdatedOutputError(FingerprintError):
+    """Under ``--strict``: a finished output was built with another source, or other unversioned values.
+
+    Failing: ``--strict``, after a function was edited. Fixed: ``--strict --force tokenize``.
+    """
+
+
 class FlagError(MarinTraceError, ValueError):
     """A command line that cannot be understood.
 
     Failing: ``--dryrun``. Fixed: ``--dry_run``.
+    """
+
+
+class ExperimentError(MarinTraceError, ValueError):
+    """A file that a command cannot take for an experiment: it fails, or does not call ``executor_main`` once.
+
+    Fails: ``marin-trace plan lib.py``, which only defines functions.
+    Fixed: ``if __name__ == "__main__": executor_main(steps=[entry()])``
+    """
+
+
+class StepUnknownError(MarinTraceError, ValueError):
+    """A word on a command line that means no step, or several.
+
+    Failing: ``marin-trace path tokenise/web``. Fixed: ``marin-trace path tokenize/web-1a2b3c4d``.
     """
 
 

@@ -35,12 +35,20 @@ class ExecutorFlags:
     ./marin-outputs)."""
     dry_run: bool = False
     """Show what would happen, and why; writes nothing."""
+    full: bool = False
+    """In a dry run, show each step of a long fan."""
     run_only: list[str] = field(default_factory=list[str])
     """Regex of step or group names: run those and what they need. May be repeated."""
+    until: list[str] = field(default_factory=list[str])
+    """Regex of step or group names: leave out all that comes after those. May be repeated."""
     force: list[str] = field(default_factory=list[str])
     """Regex: build these again, finished or not. May be repeated."""
     force_from: list[str] = field(default_factory=list[str])
     """Regex: build these and everything that reads them again. May be repeated."""
+    yes: bool = False
+    """Build finished outputs again by force without asking on a terminal."""
+    strict: bool = False
+    """Refuse finished outputs whose function source or unversioned values have changed since they were built."""
     force_run_failed: bool = True
     """Whether to try again what failed before."""
     fail_fast: bool = False
@@ -168,8 +176,13 @@ def exit_with(error: MarinTraceError, code: int) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    raise SystemExit(told(error, code))
+
+
+def told(error: MarinTraceError, code: int) -> int:
+    """Prints an error's message on stderr, and gives the code back that the process is to end with."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    raise SystemExit(code)
+    return code
 
 
 def close_broken_output() -> None:
@@ -246,6 +259,8 @@ def _unknown_flag(name: str, known: Mapping[str, Any]) -> FlagError:
 
 
 def _decoded(config_class: type[T], flags: Sequence[_Flag], known: Mapping[str, Any]) -> T:
+    if not flags and config_class is ExecutorFlags:
+        return config_class()
     import draccus
     from draccus.utils import DecodingError
 

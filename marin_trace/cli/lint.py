@@ -5,12 +5,7 @@ import re
 from typing import Final
 
 from marin_trace.errors import FlagError, explain
-from marin_trace.migration.findings import chosen_codes, explanation
-from marin_trace.migration.lint import CODES, lint_files
-from marin_trace.migration.names import OLD_PACKAGE, PACKAGE, Packages
-from marin_trace.migration.reports import REPORTS
-from marin_trace.migration.rules.registry import RULES
-from marin_trace.migration.sources import python_files
+from marin_trace.migration.names import OLD_PACKAGE, PACKAGE, REPORT_FORMATS, Packages
 
 _CLEAN: Final = 0
 _FOUND: Final = 1
@@ -23,7 +18,7 @@ SUMMARY: Final = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command; ``--json`` is there already."""
     parser.add_argument("path", nargs="*", help="files, or directories of files")
-    parser.add_argument("--format", choices=sorted(REPORTS), default="text", help="how to print what was found")
+    parser.add_argument("--format", choices=REPORT_FORMATS, default="text", help="how to print what was found")
     parser.add_argument("--select", action="append", default=[], metavar="CODES", help="only these: MT003,MT01")
     parser.add_argument("--ignore", action="append", default=[], metavar="CODES", help="all but these")
     parser.add_argument("--explain", metavar="CODE", help="say what a code is about")
@@ -42,6 +37,11 @@ def lint(options: argparse.Namespace) -> int:
     Returns:
         0 if nothing was found, 1 if something was, 2 if the command line cannot be understood.
     """
+    from marin_trace.migration.findings import chosen_codes
+    from marin_trace.migration.lint import CODES, lint_files
+    from marin_trace.migration.reports import REPORTS
+    from marin_trace.migration.sources import python_files
+
     if options.explain is not None:
         return _explain(options.explain)
     if not options.path:
@@ -56,6 +56,9 @@ def lint(options: argparse.Namespace) -> int:
 
 
 def _explain(code: str) -> int:
+    from marin_trace.migration.findings import explanation
+    from marin_trace.migration.rules.registry import RULES
+
     for rule in RULES:
         if rule.code == code.upper() or rule.name == code:
             print(explanation(rule))

@@ -1,32 +1,25 @@
 """``marin-trace``: what people do to outputs from outside a run.
 
 Exit codes: 0 all is well, or done; 1 something was found, or could not be done as things stand; 2 the command line;
-3 the store cannot be used; 130 Ctrl-C; 141 the output was closed.
+3 the store cannot be used; 130 Ctrl-C; 141 the output was closed. ``plan --exit-code`` has its own.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from marin_trace.cli import lint, migrate
-from marin_trace.cli.flags import USAGE_ERROR, close_broken_output
+from marin_trace.cli.flags import USAGE_ERROR, close_broken_output, told
+from marin_trace.cli.insight import add_insight
+from marin_trace.cli.plan import add_plan
 from marin_trace.cli.tables import print_rows
-from marin_trace.errors import FlagError, MarinTraceError, PrefixError, RunError, explain
+from marin_trace.errors import FlagError, MarinTraceError, PrefixError, RunError, StorageError, explain
 from marin_trace.runtime.interrupts import exit_code_of
-from marin_trace.runtime.maintenance import (
-    Check,
-    CheckKind,
-    Garbage,
-    cancel_attempt,
-    check_output,
-    collect_garbage,
-    delete_garbage,
-    evidence_of,
-    find_outputs,
-    unlock,
-)
 from marin_trace.runtime.prefix import current_prefix, normalise_prefix
+
+if TYPE_CHECKING:
+    from marin_trace.runtime.maintenance import Check, Garbage
 
 __all__ = ["main"]
 
@@ -46,15 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        options = _parser().parse_args(argv)
+        given = list(sys.argv[1:] if argv is None else argv)
+        split = given.index("--") if "--" in given else len(given)
+        known = argparse.Namespace(is_own_process=argv is None, after_dashes=given[split + 1 :])
+        options = _parser().parse_args(given[:split], known)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except (FlagError, PrefixError) as error:
-        return _told(error, USAGE_ERROR)
-    except RunError as error:
-        return _told(error, _FOUND)
+    except (PrefixError, FlagError) as error:
+        return told(error, USAGE_ERROR)
+    except StorageError as error:
+        return told(error, _STORE_ERROR)
     except MarinTraceError as error:
-        return _told(error, _STORE_ERROR)
+        return told(error, _FOUND)
     except KeyboardInterrupt as error:
         return exit_code_of(error)
     except BrokenPipeError:
@@ -67,12 +63,20 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="marin-trace", description="What can be done to outputs from outside a run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+    def add(
+        name: str,
+        command: Callable[[argparse.Namespace], int],
+        text: str,
+        own: argparse.ArgumentParser | None = None,
+    ) -> argparse.ArgumentParser:
+        flags = own or argparse.ArgumentParser(add_help=False)
+        flags.add_argument("--json", action="store_true", help="print one JSON value")
+        added = commands.add_parser(name, help=text, description=text, parents=[flags], allow_abbrev=False)
         added.set_defaults(command=command)
-        added.add_argument("--json", action="store_true", help="print one JSON value")
         return added
 
+    add_plan(add)
+    add_insight(add)
     verify = add("verify", _verify, "Compare finished outputs with what was committed; 1 if any differs.")
     verify.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
     gc = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")
@@ -90,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import CheckKind, check_output
+
     checks = [check_output(output) for output in _outputs(options.path)]
     rows = [
         {"result": check.kind.value, "output": check.output_path, "detail": check.detail, "files": _files_of(check)}
@@ -104,11 +110,11 @@ def _verify(options: argparse.Namespace) -> int:
     return _FOUND if is_bad else _DONE
 
 
-def _files_of(check: Check) -> list[dict[str, str]]:
+def _files_of(check: "Check") -> list[dict[str, str]]:
     return [{"path": change.path, "change": change.kind.value} for change in check.changes]
 
 
-def _lines_of(row: dict[str, Any], check: Check) -> list[dict[str, Any]]:
+def _lines_of(row: dict[str, Any], check: "Check") -> list[dict[str, Any]]:
     files = [
         {"result": f"  {change.kind.value}", "output": f"{check.output_path}/{change.path}", "detail": ""}
         for change in check.changes
@@ -117,6 +123,8 @@ def _lines_of(row: dict[str, Any], check: Check) -> list[dict[str, Any]]:
 
 
 def _gc(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import collect_garbage
+
     found = [garbage for output in _outputs(options.path) for garbage in collect_garbage(output)]
     results = [_delete(garbage) if options.delete else "would be deleted" for garbage in found]
     rows = [
@@ -134,7 +142,9 @@ def _gc(options: argparse.Namespace) -> int:
     return _FOUND if any(result.startswith("kept") for result in results) else _DONE
 
 
-def _delete(garbage: Garbage) -> str:
+def _delete(garbage: "Garbage") -> str:
+    from marin_trace.runtime.maintenance import delete_garbage
+
     try:
         delete_garbage(garbage)
     except RunError as error:
@@ -143,6 +153,8 @@ def _delete(garbage: Garbage) -> str:
 
 
 def _cancel(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import cancel_attempt
+
     output = normalise_prefix(options.output)
     evidence = cancel_attempt(output, why=options.why)
     result = "ended" if evidence.is_gone else "asked"
@@ -153,6 +165,8 @@ def _cancel(options: argparse.Namespace) -> int:
 
 
 def _unlock(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import evidence_of, unlock
+
     output = normalise_prefix(options.output)
     evidence = evidence_of(output)
     if evidence is None:
@@ -166,6 +180,8 @@ def _unlock(options: argparse.Namespace) -> int:
 
 
 def _outputs(paths: Sequence[str]) -> list[str]:
+    from marin_trace.runtime.maintenance import find_outputs
+
     found: dict[str, None] = {}
     for root in [normalise_prefix(path) for path in paths] or [current_prefix()]:
         outputs = list(find_outputs(root))
@@ -173,11 +189,6 @@ def _outputs(paths: Sequence[str]) -> list[str]:
             raise RunError(explain(f"there is no output at or below {root}"))
         found |= dict.fromkeys(outputs)
     return list(found)
-
-
-def _told(error: MarinTraceError, code: int) -> int:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from marin_trace.cli.lint import add_packages
 from marin_trace.errors import FlagError, explain
 from marin_trace.migration.names import Packages
-from marin_trace.migration.sources import python_files, write_source
 
 if TYPE_CHECKING:
     from marin_trace.migration.migrate import Migrated
@@ -43,6 +42,7 @@ def migrate(options: argparse.Namespace) -> int:
             explain("migrate needs libcst, which is not installed", hint="pip install 'marin-trace[migrate]'")
         )
     from marin_trace.migration.migrate import migrate_files
+    from marin_trace.migration.sources import python_files, write_source
 
     files = migrate_files(python_files(options.path), packages=Packages(options.old, options.new))
     for file in files:

@@ -152,22 +152,28 @@ class Call:
 class Scope:
     """The place of a step or group in the calls of a trace; ``is_group`` is known when the body has ended."""
 
-    __slots__ = ("is_group", "name", "parent")
+    __slots__ = ("is_group", "name", "parent", "template")
 
-    def __init__(self, name: str, parent: "Scope | None") -> None:
+    def __init__(self, name: str, parent: "Scope | None", template: str) -> None:
         self.name = name
         self.parent = parent
+        self.template = template
+        """What the name was made from: the same for all calls of one step function."""
         self.is_group = False
 
-    def group_path(self) -> tuple[str, ...]:
-        """The names of the groups around it, outermost first."""
-        names: list[str] = []
+    def groups(self) -> "tuple[Scope, ...]":
+        """The groups around it, outermost first."""
+        found: list[Scope] = []
         scope = self.parent
         while scope is not None:
             if scope.is_group:
-                names.append(scope.name)
+                found.append(scope)
             scope = scope.parent
-        return tuple(reversed(names))
+        return tuple(reversed(found))
+
+    def group_path(self) -> tuple[str, ...]:
+        """The names of the groups around it, outermost first."""
+        return tuple(scope.name for scope in self.groups())
 
 
 class Occurrence(Protocol):
@@ -208,6 +214,11 @@ class Node:
     def override_output_path(self) -> str | None:
         """Where the step writes instead of its own output path."""
         return self.options.override_output_path
+
+    @property
+    def template(self) -> str:
+        """What the name was made from: ``tokenize/{name}``."""
+        return self.scope.template
 
     @property
     def group_path(self) -> tuple[str, ...]:

@@ -66,6 +66,8 @@ class StepSpec:
     _location: Location | None = None
     fingerprint: str = field(init=False)
     """The identity of the recipe: 64 hex digits."""
+    _path: str | None = field(init=False)
+    """The output path, where it does not depend on the run's prefix."""
 
     def __post_init__(self) -> None:
         location = user_location() if self._location is None else self._location
@@ -77,12 +79,14 @@ class StepSpec:
             object.__setattr__(self, "output_path_prefix", normal_prefix(prefix))
         if self._fingerprint is not None:
             object.__setattr__(self, "fingerprint", self._fingerprint)
+            object.__setattr__(self, "_path", self._fixed_path())
             return
         _check_deps(self.name, self.deps, location)
         object.__setattr__(self, "deps", list(self.deps))
         if self._location is None:
             object.__setattr__(self, "_location", location)
         object.__setattr__(self, "fingerprint", _spec_fingerprint(self, location))
+        object.__setattr__(self, "_path", self._fixed_path())
 
     @property
     def dep_paths(self) -> list[str]:
@@ -102,10 +106,15 @@ class StepSpec:
     @property
     def output_path(self) -> str:
         """Where it writes: absolute; without an explicit prefix, under the current run's."""
+        if self._path is not None:
+            return self._path
+        return f"{current_prefix()}/{self.override_output_path or self.name_with_hash}"
+
+    def _fixed_path(self) -> str | None:
         relative = self.override_output_path or self.name_with_hash
         if is_absolute(relative):
             return relative
-        return f"{current_prefix() if self.output_path_prefix is None else self.output_path_prefix}/{relative}"
+        return None if self.output_path_prefix is None else f"{self.output_path_prefix}/{relative}"
 
     @property
     def nonblocking_deps(self) -> Sequence["StepSpec"]:
@@ -130,6 +139,18 @@ class StepSpec:
     def location(self) -> str | None:
         """``file:line`` of the call that made it."""
         return None if self._location is None else str(self._location)
+
+    @property
+    def template(self) -> str | None:
+        """What its name was made from, the same for all calls of a step function; None for one written by hand."""
+        node = self._node
+        return None if node is None else node.template
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """``module:qualname`` of each call, in order."""
+        node = self._node
+        return (_function_name(self.fn),) if node is None else tuple(call.function.identity for call in node.calls)
 
     @property
     def options(self) -> Options:
@@ -168,19 +189,19 @@ class StepSpec:
         """What is written beside the output."""
         from marin_trace.runtime.records import StepRecord
 
-        node = self._node
         return StepRecord(
             name=self.name,
             fingerprint=self.fingerprint,
             parts=self.recipe_parts(),
-            functions=tuple(call.function.identity for call in node.calls) if node else (_function_name(self.fn),),
-            config=self._config(),
+            functions=self.functions,
+            config=self.config(),
             deps=tuple(self.dep_paths),
             description=self._options.description,
             location=self.location,
         )
 
-    def _config(self) -> Any:
+    def config(self) -> Any:
+        """What its calls get, unversioned values included, as a JSON value. Secrets are in it."""
         if isinstance(self.fn, LoweredBody):
             return config_json(self.fn.node, self.fn.path_of)
         return {name: print_value(flatten(value, [])) for name, value in self.hash_attrs.items()}
@@ -211,7 +232,7 @@ class StepSpec:
             self.output_path,
             options,
             info=self.record(),
-            digests=self._digests(),
+            digests=self.digests(),
             inputs=tuple(self.dep_paths),
             retries=given.retries or 0,
             fresh=bool(given.fresh),
@@ -236,7 +257,8 @@ class StepSpec:
             client=options.client,
         )
 
-    def _digests(self) -> dict[str, str]:
+    def digests(self) -> dict[str, str]:
+        """Of what is no part of the recipe and may matter: unversioned values, function sources."""
         node = self._node
         if node is not None:
             return advisory_digests(node)

@@ -56,6 +56,9 @@ LIBRARY_MODULES: Final = frozenset({"io"})
 HELPER: Final = re.compile(r"default_\w+")
 """How functions are called that make steps, where their module cannot be read: ``default_train`` …"""
 
+REPORT_FORMATS: Final = ("github", "json", "sarif", "text")
+"""How findings can be printed."""
+
 STEP_LIST: Final = re.compile(r"\w*STEPS\w*|\w*steps\w*")
 """How a list is called that names the steps of an experiment."""
 

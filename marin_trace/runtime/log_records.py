@@ -6,7 +6,7 @@ that it meant to create compares it, and so tells its own write, whose answer wa
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, final
@@ -433,18 +433,18 @@ class AttemptLog:
         return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.done-{rank}"
 
     @staticmethod
-    def has_cancel(names: list[str], epoch: int) -> bool:
+    def has_cancel(names: Sequence[str], epoch: int) -> bool:
         """Whether a listing shows a request to cancel an epoch."""
         return f"{epoch:06d}.cancel" in names
 
     @staticmethod
-    def ended_epochs(names: list[str]) -> list[int]:
+    def ended_epochs(names: Sequence[str]) -> list[int]:
         """The epochs that a listing shows an end of, in order."""
         named = map(_DECISIVE_FILE.fullmatch, names)
         return sorted(int(match["epoch"]) for match in named if match is not None and match["kind"] == "end")
 
     @staticmethod
-    def last_epoch(names: list[str]) -> tuple[int, bool]:
+    def last_epoch(names: Sequence[str]) -> tuple[int, bool]:
         """The highest epoch that a listing shows, and whether it has an end; (0, False) where there is no log."""
         last, ended = 0, False
         for name in names:

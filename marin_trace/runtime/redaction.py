@@ -1,5 +1,6 @@
 """Secrets never reach a record: exact key names, credentials in URLs, signed query values."""
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast
@@ -16,6 +17,7 @@ _NOTHING = re.compile(r"None|True|False")
 _NUMBER = re.compile(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?")
 
 
+@functools.lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Whether a key, field or flag of this name holds a secret."""
     return _normal(name) in SECRET_NAMES

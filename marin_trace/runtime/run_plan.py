@@ -59,6 +59,16 @@ class RunnableStep(Protocol):
         ...
 
     @property
+    def template(self) -> str | None:
+        """What its name was made from; None where it was given as it is."""
+        ...
+
+    @property
+    def functions(self) -> "Sequence[str]":
+        """``module:qualname`` of each call, in order."""
+        ...
+
+    @property
     def declared_cpu(self) -> float | None: ...
 
     @property
@@ -97,13 +107,18 @@ class RunPlan:
 
 
 def plan_run(
-    roots: Iterable[RunnableStep], options: RunOptions, *, statuses: Mapping[str, StepStatus] | None = None
+    roots: Iterable[RunnableStep],
+    options: RunOptions,
+    *,
+    steps: Mapping[str, RunnableStep] | None = None,
+    statuses: Mapping[str, StepStatus] | None = None,
 ) -> RunPlan:
     """Plans a run.
 
     Args:
         roots: What is asked for, in any order; dependencies are found from them.
         options: Of the run; forced outputs count as unfinished, and are wanted where the roots reach them.
+        steps: What `collect_steps` gave for these roots, where the caller has asked it already.
         statuses: A snapshot that the caller has read already; what it lacks is read here.
 
     Returns:
@@ -116,7 +131,7 @@ def plan_run(
         StorageError: A status cannot be read.
     """
     asked = list(roots)
-    steps = collect_steps(asked)
+    steps = collect_steps(asked) if steps is None else steps
     waits = {path: _distinct(dep.output_path for dep in step.deps) for path, step in steps.items()}
     _refuse_cycles(steps, waits)
     known = dict(statuses or {})

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, final
 
-from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import owner_is_gone
-from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, StartRecord, StepFailure
-from marin_trace.runtime.protocol import LogState, owner_of, read_state
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StartRecord, StepFailure
+from marin_trace.runtime.protocol import LogState, decisive_file, owner_of, state_of
 from marin_trace.storage.control_store import is_object_store, patient_store_for
 
 __all__ = ["StatusKind", "StepOwner", "StepStatus", "read_start", "read_status", "read_statuses"]
@@ -45,6 +44,8 @@ class StepOwner:
     pid: int
     since: str
     """UTC, ISO 8601, by the owner's clock."""
+    job: str | None = None
+    """The name of the job that runs it, on a cluster or in a process of its own; None: the launcher itself does."""
 
     def __str__(self) -> str:
         return f"{self.host} (pid {self.pid}) since {self.since}"
@@ -82,7 +83,7 @@ class StepStatus:
         return self.record.get("fingerprint")
 
 
-def read_statuses(output_paths: Iterable[str], *, concurrency: int = 64) -> dict[str, StepStatus]:
+def read_statuses(output_paths: Iterable[str], *, concurrency: int = 256) -> dict[str, StepStatus]:
     """Reads the status of many outputs in one batch.
 
     Args:
@@ -108,18 +109,27 @@ def read_statuses(output_paths: Iterable[str], *, concurrency: int = 64) -> dict
 
 
 def read_status(output_path: str) -> StepStatus:
-    """Reads the status of one output: two requests; one more where an older system may be at work."""
-    driver = driver_for(output_path)
-    log = AttemptLog(output_path)
-    return _status_of(driver.run(read_state(log)), log, driver)
+    """Reads the status of one output: two requests; more where it was built again or an older system may be at work."""
+    store, log = patient_store_for(output_path), AttemptLog(output_path)
+    if not is_object_store(output_path):
+        # Where looking for a file costs a tenth of listing a directory: most outputs have one epoch, which has ended.
+        # Epochs have no gaps, and their claims and ends are never deleted.
+        content = store.get(log.end(1))
+        if content is not None and store.get(log.claim(2)) is None:
+            return _status_of_end(EndRecord.from_bytes(content, log.end(1)))
+    names = store.list(log.directory)
+    return _status_of(state_of(log, names, store.get(decisive_file(log, names))), log)
 
 
-def _status_of(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
+def _status_of(state: LogState, log: AttemptLog) -> StepStatus:
     if state.claim is not None:
-        return _open_status(state.claim, log, driver)
+        return _open_status(state.claim, log)
     if state.end is None:
-        return _status_without_log(state, log, driver)
-    end = state.end
+        return _status_without_log(state, log)
+    return _status_of_end(state.end)
+
+
+def _status_of_end(end: EndRecord) -> StepStatus:
     return StepStatus(
         kind=StatusKind(end.kind.value),
         epoch=end.epoch,
@@ -130,8 +140,8 @@ def _status_of(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
     )
 
 
-def _open_status(claim: ClaimRecord, log: AttemptLog, driver: Driver) -> StepStatus:
-    start = None if claim.job is None else read_start(log, claim.epoch, driver)
+def _open_status(claim: ClaimRecord, log: AttemptLog) -> StepStatus:
+    start = None if claim.job is None else read_start(log, claim.epoch)
     owner = owner_of(claim, start)
     process = owner or claim
     is_sealed = start is not None and start.is_seal
@@ -139,18 +149,18 @@ def _open_status(claim: ClaimRecord, log: AttemptLog, driver: Driver) -> StepSta
     return StepStatus(
         kind=StatusKind.ABANDONED if is_gone else StatusKind.RUNNING,
         epoch=claim.epoch,
-        owner=StepOwner(process.host, process.pid, claim.claimed_at),
+        owner=StepOwner(process.host, process.pid, claim.claimed_at, claim.job and claim.job.name),
     )
 
 
-def read_start(log: AttemptLog, epoch: int, driver: Driver) -> StartRecord | None:
+def read_start(log: AttemptLog, epoch: int) -> StartRecord | None:
     """The start of a job's epoch, or its seal; None: the job has not begun. One request."""
     path = log.start(epoch)
     content = patient_store_for(path).get(path)
     return None if content is None else StartRecord.from_bytes(content, path)
 
 
-def _status_without_log(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
+def _status_without_log(state: LogState, log: AttemptLog) -> StepStatus:
     match state.token:
         case EndKind.SUCCESS.value:
             return StepStatus(StatusKind.LEGACY_SUCCESS)

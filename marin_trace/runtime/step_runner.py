@@ -11,7 +11,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -42,7 +42,7 @@ from marin_trace.runtime.report import OutcomeKind, ResolvedStep, RunReport, Ste
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
 from marin_trace.runtime.run_record import RunRecordWriter
 from marin_trace.runtime.schedule import Schedule
-from marin_trace.runtime.status import StatusKind, StepStatus
+from marin_trace.runtime.status import StatusKind
 from marin_trace.safe_text import printable, redact_text
 from marin_trace.storage.control_store import hurried_stores, is_object_store, patient_store_for
 from marin_trace.storage.links import refuse_links_out_of
@@ -97,7 +97,7 @@ class StepRunner:
         self,
         *,
         options: RunOptions | None = None,
-        statuses: Mapping[str, StepStatus] | None = None,
+        plan: RunPlan | None = None,
         on_event: Callable[[RunEvent], None] | None = None,
         resolve: Callable[[Any], ResolvedStep] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -108,7 +108,7 @@ class StepRunner:
 
         Args:
             options: Of the run.
-            statuses: A snapshot that the caller has read already.
+            plan: What `plan_run` gave for the steps that `run` will be given, where the caller has asked it already.
             on_event: Told of each step's start and end.
             resolve: What the caller's name for a step stands for, for the report.
             clock: Monotonic seconds, for timings.
@@ -116,7 +116,7 @@ class StepRunner:
             sleep: Waits for a second Ctrl-C, which ends the jobs on a cluster.
         """
         self._options = options or RunOptions()
-        self._statuses = statuses
+        self._plan = plan
         self._on_event = on_event
         self._resolve = resolve
         self._clock = clock
@@ -153,7 +153,7 @@ class StepRunner:
             force_run_failed=self._options.force_run_failed and force_run_failed,
             run_id=self._options.run_id or new_run_id(),
         )
-        plan = plan_run(steps, options, statuses=self._statuses)
+        plan = plan_run(steps, options) if self._plan is None else self._plan
         if dry_run:
             return self._report(_foreseen(plan, options), options, dry_run=True)
         _check_stores(plan.to_run, allow_unsafe=options.allow_unsafe_store)
@@ -503,6 +503,9 @@ def _settled_before(plan: RunPlan, path: str) -> StepOutcome:
 def _check_stores(paths: Iterable[str], *, allow_unsafe: bool) -> None:
     """Tries each store in which something is to be built, where that is needed."""
     first_by_store = {path.split("/")[:3][-1]: path for path in paths if is_object_store(path)}
+    if not first_by_store:
+        return
+
     for path in first_by_store.values():
         check_store(AttemptLog(path).directory, allow_unsafe=allow_unsafe)
 

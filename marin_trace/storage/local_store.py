@@ -17,6 +17,7 @@ from marin_trace.storage.bounded import LARGEST_CONTROL_FILE, read_regular_file
 __all__ = ["LocalControlStore"]
 
 _TEMPORARY = ".tmp-"
+_CHUNK = 1 << 16
 _UNAVAILABLE = frozenset({errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT})
 """What a network file system says while its server is away or has moved the file."""
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -83,6 +84,16 @@ class LocalControlStore:
         except OSError as error:
             raise _storage_error("list", directory, error) from error
         return sorted(name for name in names if not name.startswith(_TEMPORARY))
+
+    def list_directories(self, directory: str, *, starting: str = "") -> Sequence[str]:
+        """See `ControlStore.list_directories`."""
+        try:
+            with os.scandir(local_path(directory)) as entries:
+                return sorted(entry.name for entry in entries if entry.name.startswith(starting) and entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _storage_error("list", directory, error) from error
 
     def delete_exact(self, path: str) -> None:
         """See `ControlStore.delete_exact`."""

@@ -9,6 +9,8 @@ import pytest
 
 from marin_trace.cli.main import main
 from marin_trace.migration.lint import CODES
+from marin_trace.migration.names import REPORT_FORMATS
+from marin_trace.migration.reports import REPORTS
 
 BAD = "from experiments.defaults import default_train\n\nmodel = default_train('50%,\\n')\n"
 CLEAN = "from marin_trace import step\n\n\n@step\ndef raw(): ...\n"
@@ -97,6 +99,10 @@ def test_codes_are_selected_by_their_beginnings(
     capsys: pytest.CaptureFixture[str], bad: Path, flags: list[str], found: bool
 ) -> None:
     assert run(capsys, "lint", bad, *flags)[0] == int(found)
+
+
+def test_every_report_is_offered() -> None:
+    assert tuple(sorted(REPORTS)) == REPORT_FORMATS
 
 
 def test_a_code_is_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,15 +60,20 @@ def test_no_stored_byte_is_ever_unpickled(tmp_path: Path) -> None:
 EXECUTES = {"pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib", "importlib", "runpy", "code"}
 MAY_EXECUTE = {
     "marin_trace/__init__.py": {"importlib"},
+    "marin_trace/workers/fray.py": {"importlib"},
+    "marin_trace/workers/fray_main.py": {"pickle"},
+    "marin_trace/workers/fray_package.py": {"importlib"},
+    "marin_trace/workers/fray_request.py": {"importlib"},
     "marin_trace/workers/local.py": {"pickle"},
     "marin_trace/workers/local_main.py": {"pickle"},
+    "marin_trace/workers/outcome.py": {"pickle"},
     "marin_trace/workers/overlay.py": {"importlib"},
     "marin_trace/workers/payload.py": {"cloudpickle"},
     "marin_trace/workers/ray.py": {"importlib"},
     "marin_trace/workers/ray_gang.py": {"importlib"},
     "marin_trace/workers/ray_job.py": {"pickle", "importlib"},
 }
-"""The payloads of jobs, from launcher to job and back; the root's own lazy names; whether pip and Ray are here."""
+"""The payloads of jobs, from launcher to job and back; the root's lazy names; whether pip, Ray and fray are here."""
 
 
 def executing_names(source: str) -> set[str]:
