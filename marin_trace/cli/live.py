@@ -6,9 +6,10 @@ rich is imported by this module alone, and this module only where there is a ter
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final, final
+from typing import Final, TextIO, cast, final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -47,6 +48,8 @@ def live_table(progress: Progress, console: Console) -> Generator[Callable[[RunE
     """
     quiet = _WithoutStateChanges()
     handlers = list(logging.getLogger().handlers)
+    streams = (sys.stdout, sys.stderr)
+    redirected: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
     for handler in handlers:
         handler.addFilter(quiet)
     try:
@@ -56,8 +59,18 @@ def live_table(progress: Progress, console: Console) -> Generator[Callable[[RunE
             refresh_per_second=_REFRESHES_PER_S,
             transient=True,
         ):
+            # What is logged goes where prints go now: above the table. A handler holds the stream that it was given.
+            for handler in handlers:
+                if not isinstance(handler, logging.StreamHandler):
+                    continue
+                writer = cast("logging.StreamHandler[TextIO]", handler)
+                if writer.stream in streams:
+                    redirected.append((writer, writer.stream))
+                    writer.setStream(sys.stderr)
             yield progress.hear
     finally:
+        for handler, stream in redirected:
+            handler.setStream(stream)
         for handler in handlers:
             handler.removeFilter(quiet)
 
