@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from marin_trace.cli.checks import check_force, refuse_outdated, warn_of_outdated
 from marin_trace.cli.flags import USAGE_ERROR, ExecutorFlags, close_broken_output, exit_with, parse_executor_flags
@@ -101,7 +101,7 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
 def _show_log() -> None:
     """Shows the log of a script that has not arranged for it itself."""
     if not logging.getLogger().handlers:
-        handler = _StderrHandler()
+        handler = logging.StreamHandler()
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
         for library in _TALKATIVE:
@@ -114,18 +114,6 @@ class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record's line, or lines."""
         return redact_text(printable(super().format(record)))
-
-
-class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what ``sys.stderr`` is at the time: a live table puts itself before it."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Where records go."""
-        return sys.stderr
 
 
 def _print_failures(failure: RunFailedError) -> None:
