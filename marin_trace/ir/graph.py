@@ -169,6 +169,19 @@ class Scope:
         return tuple(reversed(names))
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ForeignRecipe:
+    """What identifies a step by the rules of another system than this one."""
+
+    text: str
+    """The identity in full, as that system writes it."""
+    fingerprint: str
+    """The sha256 of the text, in hex."""
+    parts: Mapping[str, str]
+    """What the text says: readable text by config path."""
+
+
 class Occurrence(Protocol):
     """One call of a step, or a ref derived from one: what leaves an edge if nothing uses it."""
 
@@ -200,6 +213,8 @@ class Node:
     called: "tuple[Node | Group, ...]"
     """What a walk visits before this step: its ref arguments' steps, then what its body called and used, in trace
     order."""
+    foreign: ForeignRecipe | None = None
+    """What identifies it instead of its calls, where another system's rules do."""
 
     is_group: ClassVar[bool] = False
 

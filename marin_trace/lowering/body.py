@@ -152,7 +152,8 @@ class LoweredBody:
         return ResolvedBody(calls, substitute(self.node.returned, self._stand_in))
 
     def _stand_in(self, leaf: Any, path: Path | None) -> StandIn:
-        as_object = path is not None and isinstance(leaf, StepRef) and becomes_path_object(path)
+        takes_paths = path is not None and isinstance(leaf, StepRef) and becomes_path_object(path)
+        as_object = takes_paths and self.node.foreign is None
         match leaf:
             case OwnOutput():
                 return OwnPath(leaf.subpath, as_object)

@@ -25,6 +25,7 @@ __all__ = [
     "JobIdentity",
     "StartRecord",
     "StepFailure",
+    "status_word",
 ]
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
@@ -398,6 +399,23 @@ class AttemptLog:
             elif epoch == last and kind == "end":
                 ended = True
         return last, ended
+
+
+def status_word(content: bytes) -> str:
+    """What a status token says: a bare word, or JSON lines of events (from older systems still), of which the last wins.
+
+    Returns:
+        The word; the text as it is where it is neither.
+    """
+    text = content.decode(errors="replace").strip()
+    last = text.rpartition("\n")[2]
+    if not last.startswith("{"):
+        return text
+    try:
+        event = _mapping(json.loads(last))
+    except (ValueError, TypeError, RecursionError):  # somebody else's file: what it means is not known
+        return text
+    return str(event.get("status", text))
 
 
 def _dump(record: dict[str, Any]) -> bytes:

@@ -36,6 +36,7 @@ from marin_trace.runtime.log_records import (
     JobIdentity,
     StartRecord,
     StepFailure,
+    status_word,
 )
 from marin_trace.runtime.operations import (
     Act,
@@ -263,7 +264,7 @@ def read_state(log: AttemptLog, *, patience_s: float = PATIENCE_S) -> Program[Lo
     epoch, ended = AttemptLog.last_epoch(names)
     if epoch == 0:
         token: bytes | None = yield from insist(Get(log.status_token), patience_s)
-        return LogState(token=None if token is None else token.decode(errors="replace").strip())
+        return LogState(token=None if token is None else status_word(token))
     is_cancelled = AttemptLog.has_cancel(names, epoch)
     path = log.end(epoch) if ended else log.claim(epoch)
     content: bytes | None = yield from insist(Get(path), patience_s)
