@@ -19,6 +19,7 @@
     │   ├── FingerprintChangedError            …by ``expect_fingerprint``
     │   └── FingerprintMismatchError           …by the output that lies at its path
     ├── FlagError (ValueError)                 a command line that cannot be understood
+    ├── ExperimentError (ValueError)           a file that a command cannot take for an experiment
     ├── StorageError (OSError)                 the store, or a file in it, cannot be used
     │   ├── StoreUnavailableError              it did not answer, or asked to come back: tried again
     │   ├── StoreRefusedError                  it does not let this user in
@@ -56,6 +57,7 @@ __all__ = [
     "ControlFileError",
     "CycleError",
     "DependencyFailedError",
+    "ExperimentError",
     "FingerprintChangedError",
     "FingerprintError",
     "FingerprintMismatchError",
@@ -241,6 +243,14 @@ class FlagError(MarinTraceError, ValueError):
     """A command line that cannot be understood.
 
     Failing: ``--dryrun``. Fixed: ``--dry_run``.
+    """
+
+
+class ExperimentError(MarinTraceError, ValueError):
+    """A file that a command cannot take for an experiment: it fails, or does not call ``executor_main`` once.
+
+    Fails: ``marin-trace plan lib.py``, which only defines functions.
+    Fixed: ``if __name__ == "__main__": executor_main(steps=[entry()])``
     """
 
 

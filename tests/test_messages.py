@@ -12,8 +12,8 @@ import pytest
 from marin_trace import StepRef, deferred, executor_main, output, step
 from marin_trace.errors import ArtifactError, ConfigError, ConfigTypeError, FlagError, UnstableValueError
 from marin_trace.ir.location import is_own_file
-from marin_trace.planning.plan import PlannedAction, PlannedStep
-from marin_trace.planning.render import totals
+from marin_trace.planning.plan import PlannedAction
+from marin_trace.planning.words import counted
 from marin_trace.runtime.step_runner import StepRunner
 from tests.scripts import run_script, write_script
 
@@ -124,4 +124,4 @@ def test_a_function_of_a_script_that_is_piped_in_needs_a_name() -> None:
 
 
 def test_what_is_skipped_is_counted_as_skipped() -> None:
-    assert totals([PlannedStep("a", PlannedAction.SKIP, "", "/a", ())]) == "1 step: 1 skipped"
+    assert counted([PlannedAction.SKIP]) == "1 step: 1 skipped"

@@ -162,8 +162,13 @@ def exit_with(error: MarinTraceError, code: int) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
+    raise SystemExit(told(error, code))
+
+
+def told(error: MarinTraceError, code: int) -> int:
+    """Prints an error's message on stderr, and gives the code back that the process is to end with."""
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    raise SystemExit(code)
+    return code
 
 
 def close_broken_output() -> None:

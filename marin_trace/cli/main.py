@@ -1,7 +1,7 @@
 """``marin-trace``: what people do to outputs from outside a run.
 
 Exit codes: 0 all is well, or done; 1 something was found, or could not be done as things stand; 2 the command line;
-3 the store cannot be used; 130 Ctrl-C; 141 the output was closed.
+3 the store cannot be used; 130 Ctrl-C; 141 the output was closed. ``plan --exit-code`` has its own.
 """
 
 import argparse
@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from marin_trace.cli.flags import USAGE_ERROR, close_broken_output
+from marin_trace.cli.flags import USAGE_ERROR, close_broken_output, told
+from marin_trace.cli.plan import add_plan
 from marin_trace.cli.tables import print_rows
-from marin_trace.errors import MarinTraceError, PrefixError, RunError, explain
+from marin_trace.errors import FlagError, MarinTraceError, PrefixError, RunError, StorageError, explain
 from marin_trace.runtime.interrupts import exit_code_of
 from marin_trace.runtime.maintenance import (
     Check,
@@ -45,15 +46,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        options = _parser().parse_args(argv)
+        given = list(sys.argv[1:] if argv is None else argv)
+        split = given.index("--") if "--" in given else len(given)
+        known = argparse.Namespace(is_own_process=argv is None, after_dashes=given[split + 1 :])
+        options = _parser().parse_args(given[:split], known)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
-    except PrefixError as error:
-        return _told(error, USAGE_ERROR)
-    except RunError as error:
-        return _told(error, _FOUND)
+    except (PrefixError, FlagError) as error:
+        return told(error, USAGE_ERROR)
+    except StorageError as error:
+        return told(error, _STORE_ERROR)
     except MarinTraceError as error:
-        return _told(error, _STORE_ERROR)
+        return told(error, _FOUND)
     except KeyboardInterrupt as error:
         return exit_code_of(error)
     except BrokenPipeError:
@@ -66,12 +70,19 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="marin-trace", description="What can be done to outputs from outside a run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
+    def add(
+        name: str,
+        command: Callable[[argparse.Namespace], int],
+        text: str,
+        own: argparse.ArgumentParser | None = None,
+    ) -> argparse.ArgumentParser:
+        flags = own or argparse.ArgumentParser(add_help=False)
+        flags.add_argument("--json", action="store_true", help="print one JSON value")
+        added = commands.add_parser(name, help=text, description=text, parents=[flags], allow_abbrev=False)
         added.set_defaults(command=command)
-        added.add_argument("--json", action="store_true", help="print one JSON value")
         return added
 
+    add_plan(add)
     verify = add("verify", _verify, "Compare finished outputs with what was committed; 1 if any differs.")
     verify.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
     gc = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")
@@ -170,11 +181,6 @@ def _outputs(paths: Sequence[str]) -> list[str]:
             raise RunError(explain(f"there is no output at or below {root}"))
         found |= dict.fromkeys(outputs)
     return list(found)
-
-
-def _told(error: MarinTraceError, code: int) -> int:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

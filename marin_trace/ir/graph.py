@@ -151,11 +151,13 @@ class Call:
 class Scope:
     """The place of a step or group in the calls of a trace; ``is_group`` is known when the body has ended."""
 
-    __slots__ = ("is_group", "name", "parent")
+    __slots__ = ("is_group", "name", "parent", "template")
 
-    def __init__(self, name: str, parent: "Scope | None") -> None:
+    def __init__(self, name: str, parent: "Scope | None", template: str) -> None:
         self.name = name
         self.parent = parent
+        self.template = template
+        """What the name was made from: the same for all calls of one step function."""
         self.is_group = False
 
     def group_path(self) -> tuple[str, ...]:
@@ -222,6 +224,11 @@ class Node:
     def override_output_path(self) -> str | None:
         """Where the step writes instead of its own output path."""
         return self.options.override_output_path
+
+    @property
+    def template(self) -> str:
+        """What the name was made from: ``tokenize/{name}``."""
+        return self.scope.template
 
     @property
     def group_path(self) -> tuple[str, ...]:

@@ -132,6 +132,18 @@ class StepSpec:
         return None if self._location is None else str(self._location)
 
     @property
+    def template(self) -> str | None:
+        """What its name was made from, the same for all calls of a step function; None for one written by hand."""
+        node = self._node
+        return None if node is None else node.template
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """``module:qualname`` of each call, in order."""
+        node = self._node
+        return (_function_name(self.fn),) if node is None else tuple(call.function.identity for call in node.calls)
+
+    @property
     def options(self) -> Options:
         """The run options that were given."""
         return self._options
@@ -168,12 +180,11 @@ class StepSpec:
         """What is written beside the output."""
         from marin_trace.runtime.records import StepRecord
 
-        node = self._node
         return StepRecord(
             name=self.name,
             fingerprint=self.fingerprint,
             parts=self.recipe_parts(),
-            functions=tuple(call.function.identity for call in node.calls) if node else (_function_name(self.fn),),
+            functions=self.functions,
             config=self._config(),
             deps=tuple(self.dep_paths),
             description=self._options.description,

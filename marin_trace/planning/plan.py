@@ -1,16 +1,30 @@
-"""The plan of a run: for each step what would happen, and why. Reads statuses; writes nothing."""
+"""The plan of a run: for each step what would happen, and why. Reads nothing; the snapshot was read before."""
 
 import enum
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import final
 
-from marin_trace.ir.graph import Graph, Node
+from marin_trace.ir.graph import Graph, Group, Node
+from marin_trace.ir.passes.inline_groups import steps_of
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.runtime.options import RunOptions
+from marin_trace.runtime.records import FieldChange
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan
 from marin_trace.runtime.status import StatusKind, StepStatus
+
+__all__ = [
+    "Explanation",
+    "Plan",
+    "PlannedAction",
+    "PlannedGroup",
+    "PlannedStep",
+    "Reasons",
+    "action_of_members",
+    "planned",
+    "readers_of",
+]
 
 
 class PlannedAction(enum.StrEnum):
@@ -27,17 +41,46 @@ class PlannedAction(enum.StrEnum):
 
 @final
 @dataclass(frozen=True, slots=True)
+class Explanation:
+    """What changed since an earlier build."""
+
+    cause: str
+    """Output path of the step that changed first: the step itself, or one that it reads, however far upstream."""
+    changes: tuple[FieldChange, ...] = ()
+    """Of a step that changed first: the fields that differ from an earlier build."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class PlannedStep:
-    """One line of a plan."""
+    """One step of a plan."""
 
     name: str
     action: PlannedAction
     reason: str
     output_path: str
     deps: tuple[str, ...]
-    """The names of the steps that it waits for."""
+    """The output paths that it waits for."""
     group_path: tuple[str, ...] = ()
-    """The groups around it, outermost first."""
+    """The names of the groups around it, outermost first."""
+    template: str | None = None
+    """What its name was made from; None for a spec that was written by hand."""
+    explanation: Explanation | None = None
+    """None: it is finished, or nothing of this name was built before."""
+    warnings: tuple[str, ...] = ()
+    """What speaks against using a finished output, each complete alone."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PlannedGroup:
+    """A group: it runs nothing, and stands as its steps do."""
+
+    name: str
+    group_path: tuple[str, ...]
+    """The names of the groups around it, outermost first."""
+    steps: tuple[str, ...]
+    """The output paths of its steps, those of inner groups too."""
 
 
 @final
@@ -47,12 +90,41 @@ class Plan:
 
     steps: tuple[PlannedStep, ...]
     """Dependencies first."""
-    groups: tuple[str, ...] = ()
-    """The names of all groups."""
+    groups: tuple[PlannedGroup, ...] = ()
+    """Inner groups first."""
 
     def count(self, action: PlannedAction) -> int:
         """How many steps have an action."""
         return sum(step.action is action for step in self.steps)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether a run would find nothing to do."""
+        return not any(step.action in (PlannedAction.RUN, PlannedAction.WAIT) for step in self.steps)
+
+    def by_path(self) -> dict[str, PlannedStep]:
+        """The steps by output path."""
+        return {step.output_path: step for step in self.steps}
+
+
+_NOBODY: Mapping[str, None] = MappingProxyType({})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """What is known beyond the statuses, each by output path."""
+
+    forced_through: Mapping[str, str | None] = field(default=_NOBODY)
+    """For outputs that are forced because they read a forced one: the name of that step."""
+    explanations: Mapping[str, Explanation] = field(default_factory=dict[str, Explanation])
+    gone: Collection[str] = frozenset()
+    """Outputs that an earlier run of this experiment had finished, and that are no longer there."""
+    warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Of finished outputs."""
+
+
+NO_REASONS = Reasons()
 
 
 def planned(
@@ -61,7 +133,7 @@ def planned(
     graph: Graph,
     spec_by_node: Mapping[Node, StepSpec],
     *,
-    forced_through: Mapping[str, str | None] = MappingProxyType({}),
+    reasons: Reasons = NO_REASONS,
 ) -> Plan:
     """The plan, in words.
 
@@ -70,24 +142,44 @@ def planned(
         options: Of the run.
         graph: The traced graph, for the groups.
         spec_by_node: Which step became which spec.
-        forced_through: For outputs that are forced because they read a forced one: the name of that step.
+        reasons: What else is known of the steps.
     """
     group_path_by_output: dict[str, tuple[str, ...]] = {}
     for node in graph.nodes:
         group_path_by_output.setdefault(spec_by_node[node].output_path, node.group_path)
     to_run = frozenset(run_plan.to_run)
     failed = _will_fail(run_plan, options)
-    steps = tuple(
-        PlannedStep(
-            step.name,
-            *_action_and_reason(run_plan, options, path, to_run, failed, forced_through.get(path)),
-            path,
-            tuple(dict.fromkeys(dep.name for dep in step.deps)),
-            group_path_by_output.get(path, ()),
+    steps: list[PlannedStep] = []
+    for path, step in run_plan.steps.items():
+        action, reason = _action_and_reason(run_plan, options, path, to_run, failed, reasons)
+        steps.append(
+            PlannedStep(
+                name=step.name,
+                action=action,
+                reason=reason,
+                output_path=path,
+                deps=tuple(run_plan.waits[path]),
+                group_path=group_path_by_output.get(path, ()),
+                template=step.template,
+                explanation=reasons.explanations.get(path),
+                warnings=reasons.warnings.get(path, ()) if action is PlannedAction.HIT else (),
+            )
         )
-        for path, step in run_plan.steps.items()
-    )
-    return Plan(steps, tuple(group.name for group in graph.groups))
+    groups = tuple(_planned_group(group, spec_by_node) for group in graph.groups)
+    return Plan(tuple(steps), groups)
+
+
+def _planned_group(group: Group, spec_by_node: Mapping[Node, StepSpec]) -> PlannedGroup:
+    paths = dict.fromkeys(spec_by_node[node].output_path for node in steps_of(group))
+    return PlannedGroup(group.name, group.group_path, tuple(paths))
+
+
+def action_of_members(actions: Collection[PlannedAction]) -> PlannedAction:
+    """How a group stands: it would run if any of its steps would, and is a hit if nothing of it is left to do."""
+    for action in (PlannedAction.RUN, PlannedAction.WAIT, PlannedAction.HIT):
+        if action in actions:
+            return action
+    return PlannedAction.SKIP if actions else PlannedAction.HIT
 
 
 def _will_fail(run_plan: RunPlan, options: RunOptions) -> dict[str, str]:
@@ -112,21 +204,28 @@ def _action_and_reason(  # noqa: PLR0917 (one caller, which has them all at hand
     path: str,
     to_run: Collection[str],
     failed: Mapping[str, str],
-    through: str | None,
+    reasons: Reasons,
 ) -> tuple[PlannedAction, str]:
     status = run_plan.statuses[path]
     if path in failed:
         return PlannedAction.SKIP, failed[path]
     if path not in to_run:
         if run_plan.is_finished(path):
-            return PlannedAction.HIT, _hit_reason(status, run_plan)
+            return PlannedAction.HIT, "; ".join([_hit_reason(status, run_plan), *reasons.warnings.get(path, ())])
         return PlannedAction.SKIP, "never built, and nothing unfinished needs it"
+    miss = _miss_reason(status, is_gone=path in reasons.gone)
     if path in options.forced:
+        through = reasons.forced_through.get(path)
         forced = "forced" if through is None else f"forced through {through}"
-        return PlannedAction.RUN, forced if status.is_finished else f"{forced}; {_miss_reason(status)}"
+        return PlannedAction.RUN, forced if status.is_finished else f"{forced}; {miss}"
     if status.kind is StatusKind.RUNNING:
         return PlannedAction.WAIT, f"running on {status.owner}"
-    return PlannedAction.RUN, _miss_reason(status)
+    explanation = reasons.explanations.get(path)
+    if explanation is None:
+        return PlannedAction.RUN, miss
+    if explanation.cause != path:
+        return PlannedAction.RUN, f"{miss}; {run_plan.steps[explanation.cause].name} changed"
+    return PlannedAction.RUN, f"{miss}; changed since an earlier build"
 
 
 def _hit_reason(status: StepStatus, run_plan: RunPlan) -> str:
@@ -140,7 +239,7 @@ def _hit_reason(status: StepStatus, run_plan: RunPlan) -> str:
     return f"finished; built before {', '.join(rebuilt)} was built again" if rebuilt else "finished"
 
 
-def _miss_reason(status: StepStatus) -> str:
+def _miss_reason(status: StepStatus, *, is_gone: bool) -> str:
     match status.kind:
         case StatusKind.FAILED:
             return f"failed before: {_error_line(status)}"
@@ -149,7 +248,8 @@ def _miss_reason(status: StepStatus) -> str:
         case StatusKind.ABANDONED | StatusKind.FENCED:
             return "the launcher that ran it is gone"
         case _:
-            return "never built"
+            built = "was built by an earlier run, and is gone" if is_gone else "never built"
+            return f"{built}; an older system's RUNNING or lock file lies there" if status.foreign_run else built
 
 
 def _error_line(status: StepStatus) -> str:
@@ -175,8 +275,12 @@ def readers_of(steps: Mapping[str, RunnableStep], output_paths: Collection[str])
         if path in output_paths:
             through[path] = None
             continue
-        read = step.read_deps if isinstance(step, StepSpec) else step.deps
-        source = next((dep for dep in read if dep.output_path in through), None)
+        source = next((dep for dep in read_deps_of(step) if dep.output_path in through), None)
         if source is not None:
             through[path] = through[source.output_path] or source.name
     return through
+
+
+def read_deps_of(step: RunnableStep) -> Collection[RunnableStep]:
+    """What a step's recipe reads: without ordering edges, where it is known which those are."""
+    return step.read_deps if isinstance(step, StepSpec) else step.deps

@@ -1,17 +1,10 @@
 """A plan as text: the tree of groups and steps, with action, reason and path of each."""
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import final
 
-from marin_trace.planning.plan import Plan, PlannedAction, PlannedStep
-
-_WORDS = {
-    PlannedAction.HIT: "finished",
-    PlannedAction.RUN: "would run",
-    PlannedAction.WAIT: "would wait for another launcher",
-    PlannedAction.SKIP: "skipped",
-}
+from marin_trace.planning.plan import Plan, PlannedStep
+from marin_trace.planning.words import counted
 
 
 @final
@@ -42,19 +35,13 @@ def render_plan(plan: Plan) -> str:
         for group in step.group_path:
             branch = branch.branch(group)
         branch.entries[f"step {step.output_path}"] = step
-    lines = list(_lines(root, ""))
-    return "\n".join([*lines, "" if lines else "nothing to do", totals(plan.steps)]).strip("\n")
+    names = {step.output_path: step.name for step in plan.steps}
+    lines = list(_lines(root, "", names))
+    total = counted(step.action for step in plan.steps)
+    return "\n".join([*lines, "" if lines else "nothing to do", total]).strip("\n")
 
 
-def totals(steps: Iterable[PlannedStep]) -> str:
-    """The counts by action: ``4 steps: 1 finished, 3 would run``."""
-    counts = Counter(step.action for step in steps)
-    number = counts.total()
-    parts = [f"{counts[action]} {words}" for action, words in _WORDS.items() if counts[action]]
-    return f"{number} step{'' if number == 1 else 's'}: {', '.join(parts) or 'nothing to do'}"
-
-
-def _lines(branch: _Branch, indent: str) -> Iterable[str]:
+def _lines(branch: _Branch, indent: str, names: Mapping[str, str]) -> Iterable[str]:
     steps = [entry for entry in branch.entries.values() if isinstance(entry, PlannedStep)]
     width = max((len(step.name) for step in steps), default=0)
     last = len(branch.entries) - 1
@@ -63,9 +50,9 @@ def _lines(branch: _Branch, indent: str) -> Iterable[str]:
         mark = "" if is_top else "└─ " if index == last else "├─ "
         below = "" if is_top else indent + ("   " if index == last else "│  ")
         if isinstance(entry, _Branch):
-            yield f"{indent}{mark}{key.removeprefix('group ')}  ({totals(entry.steps())})"
-            yield from _lines(entry, below or " ")
+            yield f"{indent}{mark}{key.removeprefix('group ')}  ({counted(step.action for step in entry.steps())})"
+            yield from _lines(entry, below or " ", names)
             continue
         yield f"{indent}{mark}{entry.action:<4} {entry.name:<{width}}  {entry.reason}"
-        needs = f"  needs {', '.join(entry.deps)}" if entry.deps else ""
+        needs = f"  needs {', '.join(names[dep] for dep in entry.deps if dep in names)}" if entry.deps else ""
         yield f"{below}     {entry.output_path}{needs}"

@@ -59,6 +59,16 @@ class RunnableStep(Protocol):
         ...
 
     @property
+    def template(self) -> str | None:
+        """What its name was made from; None where it was given as it is."""
+        ...
+
+    @property
+    def functions(self) -> "Sequence[str]":
+        """``module:qualname`` of each call, in order."""
+        ...
+
+    @property
     def declared_cpu(self) -> float | None: ...
 
     @property

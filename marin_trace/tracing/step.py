@@ -224,7 +224,7 @@ class StepFunction(Generic[P, R]):
         trace = caller.trace
         names = bound if self._variable_keywords is None else {**bound[self._variable_keywords], **bound}
         name = checked_name(rendered(self._name_template, names, what="name", location=location), at=location)
-        frame = Frame(trace, caller, Scope(name, caller.scope), location)
+        frame = Frame(trace, caller, Scope(name, caller.scope, self._name_template), location)
         trace.deepest = max(trace.deepest, frame.depth)
         if found:
             caller.check_arguments_of_step(found, name, location)

@@ -347,7 +347,7 @@ def opened_trace(name: str, location: Location) -> Generator[Frame]:
         TraceError: The steps nest deeper than Python's recursion limit.
     """
     trace = Trace()
-    frame = Frame(trace, None, Scope(name, None), location)
+    frame = Frame(trace, None, Scope(name, None, name), location)
     token = _frame.set(frame)
     open_traces.add(1)
     try:

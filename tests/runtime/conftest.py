@@ -36,6 +36,8 @@ class FakeStep:
     order_only_deps: Sequence["FakeStep"] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     location: str | None = "experiments/fake.py:7"
+    template: str | None = None
+    functions: Sequence[str] = ()
     declared_cpu: float | None = None
     can_run: bool = True
     retries: int = 0
