@@ -102,7 +102,7 @@ def _versions(step: ExecutorStep[Any]) -> dict[ExecutorStep[Any], StepVersion]:
 def _node(step: ExecutorStep[Any], version: StepVersion) -> Node:
     checked_output_name(step.name, at=step.location)
     text = version_text(step.name, version)
-    scope = Scope(step.name, None)
+    scope = Scope(step.name, None, step.name)
     function = FunctionRef(_plain_function(step.fn), _identity(step.fn), _label(step.fn))
     arguments, found = _arguments(step.config, scope)
     call = Call(function, arguments, 1, CallHandle(0, function.label, scope, step.location), tuple(found))

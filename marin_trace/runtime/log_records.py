@@ -402,7 +402,7 @@ class AttemptLog:
 
 
 def status_word(content: bytes) -> str:
-    """What a status token says: a bare word, or JSON lines of events (from older systems still), of which the last wins.
+    """What a status token says: a bare word, or the last of the events that a still older system wrote as JSON lines.
 
     Returns:
         The word; the text as it is where it is neither.

@@ -71,23 +71,29 @@ EXAMPLES = [
         ExecutorStep(
             "mix", work, {"weights": {"en": versioned(0.25)}, "shards": [Shard(versioned(4)), Shard(versioned(8))]}
         ),
-        '{"config": {"shards[0].count": 4, "shards[1].count": 8, "weights.en": 0.25}, "dependencies": [], '
-        '"name": "mix"}',
+        (
+            '{"config": {"shards[0].count": 4, "shards[1].count": 8, "weights.en": 0.25}, "dependencies": [], '
+            '"name": "mix"}'
+        ),
         "6c1246",
     ),
     (
         ExecutorStep("evals/tiny", work, {"data": raw, "watch": (tiny / "checkpoints").nonblocking()}),
-        '{"config": {"data": "DEP[0]", "watch": "DEP[1]/checkpoints"}, "dependencies": ['
-        '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}], "name": "evals/tiny", '
-        '"pseudo_dependencies": [{"config": {"data": "DEP[0]/train", "lr": 0.0003}, "dependencies": ['
-        '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}], "name": "checkpoints/tiny"}]}',
+        (
+            '{"config": {"data": "DEP[0]", "watch": "DEP[1]/checkpoints"}, "dependencies": ['
+            '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}], "name": "evals/tiny", '
+            '"pseudo_dependencies": [{"config": {"data": "DEP[0]/train", "lr": 0.0003}, "dependencies": ['
+            '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}], "name": "checkpoints/tiny"}]}'
+        ),
         "c6fc05",
     ),
     (
         ExecutorStep("twice", work, {"first": raw / "a", "second": raw.cd("b")}),
-        '{"config": {"first": "DEP[0]/a", "second": "DEP[1]/b"}, "dependencies": ['
-        '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}, '
-        '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}], "name": "twice"}',
+        (
+            '{"config": {"first": "DEP[0]/a", "second": "DEP[1]/b"}, "dependencies": ['
+            '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}, '
+            '{"config": {"tokenizer": "llama3"}, "dependencies": [], "name": "raw/web"}], "name": "twice"}'
+        ),
         "bcf6a3",
     ),
     (
@@ -106,8 +112,10 @@ EXAMPLES = [
                 "steps": versioned({10: "a", 2: "b"}),
             },
         ),
-        '{"config": {"every": {"days": 0, "microseconds": 0, "seconds": 600}, "name": "\\u00e9t\\u00e9", '
-        '"out": "OutputName(name=None)", "steps": {"2": "b", "10": "a"}}, "dependencies": [], "name": "odd"}',
+        (
+            '{"config": {"every": {"days": 0, "microseconds": 0, "seconds": 600}, "name": "\\u00e9t\\u00e9", '
+            '"out": "OutputName(name=None)", "steps": {"2": "b", "10": "a"}}, "dependencies": [], "name": "odd"}'
+        ),
         "fd9744",
     ),
 ]
