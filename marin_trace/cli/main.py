@@ -117,8 +117,9 @@ def _files_of(check: Check) -> list[dict[str, str]]:
 
 
 def _lines_of(row: dict[str, Any], check: Check) -> list[dict[str, Any]]:
+    files_path = check.adopted_from or check.output_path
     files = [
-        {"result": f"  {change.kind.value}", "output": f"{check.output_path}/{change.path}", "detail": ""}
+        {"result": f"  {change.kind.value}", "output": f"{files_path}/{change.path}", "detail": ""}
         for change in check.changes
     ]
     return [row, *files]

@@ -280,8 +280,8 @@ def ensure_versioned(value: Any) -> Any:
 
 def unwrap_versioned_value(value: Any) -> Any:
     """The value without ``versioned``."""
-    plain: Any = value
-    return plain.value if isinstance(value, VersionedValue) else plain
+    wrapped = cast("object", value)
+    return cast("VersionedValue[Any]", wrapped).value if isinstance(wrapped, VersionedValue) else value
 
 
 def get_executor_step(run: Any) -> "ExecutorStep[Any]":

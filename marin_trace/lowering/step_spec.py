@@ -3,9 +3,11 @@
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, final
 
-from marin_trace.errors import ConfigTypeError, UnstableValueError, explain
+from marin_trace.errors import ConfigTypeError, RunError, UnstableValueError, explain
 from marin_trace.ir.canonical import identity_bytes
 from marin_trace.ir.config_tree import Found, flatten, short_repr
 from marin_trace.ir.graph import NO_OPTIONS, Node, Options, checked_override
@@ -176,8 +178,12 @@ class StepSpec:
         attrs = {name: flatten(value, []) for name, value in self.hash_attrs.items()}
         return spec_parts(self.name, attrs, [dep.name_with_hash for dep in self.deps])
 
-    def record(self) -> "StepRecord":
-        """What is written beside the output."""
+    def record(self, adopted: Mapping[str, str] = MappingProxyType({})) -> "StepRecord":
+        """What is written beside the output.
+
+        Args:
+            adopted: Outputs whose data lies elsewhere, with where.
+        """
         from marin_trace.runtime.records import StepRecord
 
         return StepRecord(
@@ -185,15 +191,15 @@ class StepSpec:
             fingerprint=self.fingerprint,
             parts=self.recipe_parts(),
             functions=self.functions,
-            config=self._config(),
+            config=self._config(adopted),
             deps=tuple(self.dep_paths),
             description=self._options.description,
             location=self.location,
         )
 
-    def _config(self) -> Any:
+    def _config(self, adopted: Mapping[str, str]) -> Any:
         if isinstance(self.fn, LoweredBody):
-            return config_json(self.fn.node, self.fn.path_of)
+            return config_json(self.fn.node, partial(self.fn.path_of, adopted=adopted))
         return {name: print_value(flatten(value, [])) for name, value in self.hash_attrs.items()}
 
     def executable(self, options: "RunOptions") -> "Executable":
@@ -207,6 +213,7 @@ class StepSpec:
         Raises:
             ResourcesUnavailableError: It asks for what the chosen place does not have.
             ArtifactError: What it is annotated to return cannot be saved.
+            RunError: It was written by hand, and an output that it reads lies elsewhere: it would not be found.
         """
         from marin_trace.runtime.artifact import Artifact, check_serialisable_annotation
         from marin_trace.runtime.disk_cache import Cached
@@ -221,13 +228,13 @@ class StepSpec:
         attempt = AttemptOptions.for_step(
             self.output_path,
             options,
-            info=self.record(),
+            info=self.record(options.adopted),
             digests=self._digests(),
-            inputs=tuple(self.dep_paths),
+            inputs=self._inputs(options.adopted),
             retries=given.retries or 0,
             fresh=bool(given.fresh),
         )
-        body = self.fn.resolved() if isinstance(self.fn, LoweredBody) else self.fn
+        body = self.fn.resolved(options.adopted) if isinstance(self.fn, LoweredBody) else self.fn
         locked = distributed_lock(body, force_run_failed=options.force_run_failed).with_options(attempt)
         cached = Cached(locked, Artifact.save, _ArtifactLoader(artifact_type))
         if not any((given.resources, given.env_vars, given.pip_dependency_groups, given.timeout)):
@@ -244,6 +251,22 @@ class StepSpec:
             timeout=given.timeout,
             client=options.client,
         )
+
+    def _inputs(self, adopted: Mapping[str, str]) -> tuple[str, ...]:
+        """What it waits for and reads: outputs, and those that were adopted in their place."""
+        paths = self.dep_paths
+        found = {path: adopted[path] for path in paths if path in adopted}
+        if found and not isinstance(self.fn, LoweredBody):
+            path, source = next(iter(found.items()))
+            raise RunError(
+                explain(
+                    f"{self.name} was written by hand, and would look for an adopted output at {path}",
+                    at=self.location,
+                    facts={"adopted from": source},
+                    hint=f'give that step the path itself: override_output_path="{source}"',
+                )
+            )
+        return (*paths, *found.values())
 
     def _digests(self) -> dict[str, str]:
         node = self._node

@@ -231,6 +231,8 @@ def _action_and_reason(  # noqa: PLR0917 (one caller, which has them all at hand
 def _hit_reason(status: StepStatus, run_plan: RunPlan) -> str:
     if status.kind is StatusKind.LEGACY_SUCCESS:
         return "finished by an older system"
+    if status.adopted_from:
+        return f"adopted from {status.adopted_from}"
     rebuilt = [
         run_plan.steps[path].name
         for path, epoch in status.inputs.items()

@@ -87,6 +87,9 @@ class Artifact:
         try:
             content = read_bytes(file)
         except FileNotFoundError as error:
+            source = _adopted_from(path)
+            if source is not None:
+                return Artifact.load(source, artifact_type)
             raise ArtifactError(explain(f"there is no artifact at {file}", hint="has the step been run?")) from error
         try:
             tree = json.loads(content.decode("utf-8", "surrogatepass"))
@@ -98,6 +101,14 @@ class Artifact:
             return Decoder(path).decode(artifact_type, tree)
         except ArtifactError as error:
             raise _naming_file(error, file) from error.__cause__
+
+
+def _adopted_from(path: str) -> str | None:
+    """Where the data of an output lies, if that is elsewhere."""
+    from marin_trace.runtime.status import read_status
+
+    source = read_status(path).adopted_from
+    return None if source == path else source
 
 
 def _naming_file(error: ArtifactError, file: str) -> ArtifactError:

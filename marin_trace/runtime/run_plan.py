@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
-from marin_trace.errors import CycleError, FingerprintMismatchError, OutputConflictError, explain
+from marin_trace.errors import CycleError, FingerprintMismatchError, OutputConflictError, RunError, explain
+from marin_trace.runtime.adoption import adopted_outputs
 from marin_trace.runtime.executable import Executable
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.records import field_differences, read_step_info
@@ -101,6 +102,9 @@ class RunPlan:
     first: frozenset[str]
     """Those of `to_run` that another does not wait for but should see running: they start first."""
 
+    adopted: Mapping[str, str]
+    """Of finished steps whose data lies elsewhere: where."""
+
     def is_finished(self, output_path: str) -> bool:
         """Whether an output is there to be read (one that is forced may be, and is still to run)."""
         return self.statuses[output_path].is_finished
@@ -123,6 +127,7 @@ def plan_run(
         CycleError: Steps wait for each other.
         OutputConflictError: Two different recipes have one output path.
         FingerprintMismatchError: A finished output was built by another recipe.
+        RunError: An adopted output is to be read, and is gone.
         StorageError: A status cannot be read.
     """
     asked = list(roots)
@@ -140,12 +145,15 @@ def plan_run(
     forced = [path for path in steps if path in options.forced]
     chosen = wanted([*(step.output_path for step in asked), *forced], is_finished=is_finished, needs=brings.__getitem__)
     nonblocking = {dep.output_path for path in chosen for dep in steps[path].nonblocking_deps}
+    adopted = {path: source for path, source in adopted_outputs(known).items() if path in steps and path not in chosen}
+    _check_adopted(adopted, steps, {dep for path in chosen for dep in (*waits[path], *nonblocking)})
     return RunPlan(
         steps=steps,
         waits=waits,
         statuses={path: known[path] for path in steps},
         to_run=tuple(path for path in steps if path in chosen),
         first=frozenset(nonblocking & chosen),
+        adopted=adopted,
     )
 
 
@@ -222,6 +230,22 @@ def _check_fingerprints(
         )
 
 
+def _check_adopted(adopted: Mapping[str, str], steps: Mapping[str, RunnableStep], read: Collection[str]) -> None:
+    """Looks whether the outputs that steps adopted are there still."""
+    for source, status in read_statuses(adopted.values()).items():
+        if status.is_finished:
+            continue
+        for path in (path for path, its_source in adopted.items() if its_source == source):
+            error = explain(
+                f"the output that {steps[path].name} adopted is not finished any more: {source}",
+                at=steps[path].location,
+                hint=f"bring it back, or build the step itself: --force '^{steps[path].name}$'",
+            )
+            if path in read:
+                raise RunError(error)
+            logger.warning(error)
+
+
 def _mismatch(step: RunnableStep, recorded: str) -> FingerprintMismatchError:
     info = read_step_info(step.output_path) or {}
     changes = field_differences(info.get("parts") or {}, redact_parts(step.recipe_parts())) if info else []
@@ -233,6 +257,7 @@ def _mismatch(step: RunnableStep, recorded: str) -> FingerprintMismatchError:
             f"the output of {step.name} at {step.output_path} was built by another recipe",
             at=step.location,
             facts=[f"recorded {recorded[:8]}, expected {step.fingerprint[:8]}", *shown],
-            hint="give the step another output path, --force builds it again, `marin-trace adopt` takes it as it is",
+            hint=f"give the step another output path; --force '^{step.name}$' builds it again; as it is it is taken by "
+            f"marin-trace adopt {step.name} {step.output_path} --experiment FILE.py",
         )
     )
