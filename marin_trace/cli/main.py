@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from marin_trace.cli.adopt import add_adopt
 from marin_trace.cli.flags import USAGE_ERROR, close_broken_output, told
 from marin_trace.cli.plan import add_plan
 from marin_trace.cli.tables import print_rows
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     add_plan(add)
+    add_adopt(add)
     verify = add("verify", _verify, "Compare finished outputs with what was committed; 1 if any differs.")
     verify.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
     gc = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")

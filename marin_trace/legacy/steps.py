@@ -275,13 +275,12 @@ def versioned(value: object) -> Any:
 
 def ensure_versioned(value: Any) -> Any:
     """The value, versioned; one that is versioned already is returned as it is."""
-    return value if isinstance(value, VersionedValue) else versioned(value)
+    return cast("Any", value) if isinstance(value, VersionedValue) else versioned(value)
 
 
 def unwrap_versioned_value(value: Any) -> Any:
     """The value without ``versioned``."""
-    wrapped = cast("object", value)
-    return cast("VersionedValue[Any]", wrapped).value if isinstance(wrapped, VersionedValue) else value
+    return cast("VersionedValue[Any]", value).value if isinstance(value, VersionedValue) else value
 
 
 def get_executor_step(run: Any) -> "ExecutorStep[Any]":

@@ -108,12 +108,13 @@ def adoption_of(output_path: str, source: str, fingerprint: str) -> Adoption:
     return adoption
 
 
-def adopt(adoption: Adoption, info: StepRecord) -> AdoptionKind:
+def adopt(adoption: Adoption, fingerprint: str, info: StepRecord | None = None) -> AdoptionKind:
     """Binds an output to a recipe. Atomic, and done again it changes nothing.
 
     Args:
         adoption: As `adoption_of` found it.
-        info: What is recorded beside the step's own output; nothing is, where it is adopted in place.
+        fingerprint: Of the step's recipe.
+        info: What is recorded beside the step's own output; nothing is, where the output is adopted in place.
 
     Raises:
         RunError: Somebody else has decided the epoch meanwhile.
@@ -124,11 +125,12 @@ def adopt(adoption: Adoption, info: StepRecord) -> AdoptionKind:
     log, epoch = AttemptLog(adoption.output_path), adoption.epoch + 1
     check_store(log.directory)
     if not adoption.is_in_place:
-        _mark(adoption, info.fingerprint)
-        write_step_info(adoption.output_path, info, provenance=None, epoch=epoch)
+        _mark(adoption, fingerprint)
+        if info is not None:
+            write_step_info(adoption.output_path, info, provenance=None, epoch=epoch)
     draft = draft_claim(lease_s=DEFAULT_LEASE_S)
     record = {
-        "fingerprint": info.fingerprint,
+        "fingerprint": fingerprint,
         ADOPTED_FROM: adoption.source,
         ADOPTED_EPOCH: adoption.source_epoch,
     }

@@ -40,7 +40,7 @@ def leave(output: str, token: str = "SUCCESS") -> None:
 
 
 def bind(output: str, source: str, fingerprint: str = NEW) -> AdoptionKind:
-    return adopt(adoption_of(output, source, fingerprint), StepRecord("step", fingerprint))
+    return adopt(adoption_of(output, source, fingerprint), fingerprint, StepRecord("step", fingerprint))
 
 
 def data_of(directory: str) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def test_who_had_just_begun_to_build_is_stopped(prefix: str, caplog: pytest.LogC
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(distributed_lock(body).attempt, f"{prefix}/new")
         assert began.wait(30)
-        assert adopt(planned, StepRecord("step", NEW)) is AdoptionKind.ADOPTED
+        assert adopt(planned, NEW) is AdoptionKind.ADOPTED
         may_end.set()
         assert isinstance(running.exception(30), LeaseLostError)
     assert "another launcher had just begun to build it" in caplog.text
