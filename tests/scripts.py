@@ -26,6 +26,19 @@ def run_script(script: Path, *flags: object, prefix: str) -> "subprocess.Complet
     )
 
 
+def run_command(*argv: object, prefix: str, directory: Path) -> "subprocess.CompletedProcess[str]":
+    """Runs ``marin-trace`` to its end, in a directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "marin_trace.cli.main", *map(str, argv)],
+        env=environment(prefix),
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def write_script(directory: Path, text: str, name: str = "experiment.py") -> Path:
     """Writes a script and returns its path."""
     script = directory / name

@@ -42,10 +42,12 @@ def add_adopt(add: Callable[..., argparse.ArgumentParser]) -> None:
     parser = add("adopt", partial(_adopt, own=own), text, own)
     parser.add_argument("step", nargs="?", metavar="STEP", help="its name; without --experiment: its output path")
     parser.add_argument("path", nargs="?", metavar="PATH", help="the finished output")
-    rest = {"nargs": argparse.REMAINDER, "metavar": "FILE.py FLAGS"}
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--experiment", help="the experiment that has the step, and its flags; the last option", **rest)
-    which.add_argument("--from-legacy", help="a migrated experiment, and its flags: look at all its steps", **rest)
+    for flag, text in (
+        ("--experiment", "the experiment that has the step, and its flags; the last option"),
+        ("--from-legacy", "a migrated experiment, and its flags: look at all its steps"),
+    ):
+        which.add_argument(flag, help=text, nargs=argparse.REMAINDER, metavar="FILE.py FLAGS")
 
 
 def _adopt(options: argparse.Namespace, own: argparse.ArgumentParser) -> int:

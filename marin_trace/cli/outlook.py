@@ -5,10 +5,16 @@ from dataclasses import dataclass
 from typing import final
 
 from marin_trace.cli.request import RunRequest
+from marin_trace.planning.adoptable import outputs_to_adopt
+from marin_trace.planning.advice import warnings_of_hits
+from marin_trace.planning.causes import find_causes
+from marin_trace.planning.earlier import EarlierRuns
 from marin_trace.planning.plan import Plan, Reasons, planned
 from marin_trace.runtime.options import RunOptions
+from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY
 from marin_trace.runtime.run_plan import plan_run
 from marin_trace.runtime.status import StepStatus, read_statuses
+from marin_trace.storage.files import join
 
 __all__ = ["Outlook", "outlook_of"]
 
@@ -33,8 +39,18 @@ class Outlook:
         """
         request = self.request
         run_plan = plan_run(request.roots, self.options, statuses=self.statuses)
-        reasons = Reasons(forced_through=self.forced)
+        directory = self.options.records_path or join(request.prefix, RUN_RECORDS_DIRECTORY)
+        runs = EarlierRuns(directory, request.experiment, run_plan.steps)
+        causes = find_causes(run_plan, runs, request.prefix)
+        adoptable = outputs_to_adopt(run_plan, request.prefix)
+        reasons = Reasons(self.forced, causes.explanations, causes.gone, self.warnings(), adoptable)
         return planned(run_plan, self.options, request.chosen.traced, request.chosen.spec_by_node, reasons=reasons)
+
+    def warnings(self) -> dict[str, tuple[str, ...]]:
+        """What speaks against the finished outputs that are not built again, by output path."""
+        steps, statuses = self.request.steps, self.statuses
+        hits = {path: steps[path] for path in steps if statuses[path].is_finished and path not in self.forced}
+        return warnings_of_hits(hits, statuses)
 
 
 def outlook_of(request: RunRequest) -> Outlook:

@@ -20,6 +20,7 @@ from marin_trace.errors import (
     explain,
 )
 from marin_trace.ir.config_tree import short_repr
+from marin_trace.ir.functions import main_module
 from marin_trace.ir.graph import Graph, Node, graph_of_refs
 from marin_trace.ir.location import Location, user_location
 from marin_trace.ir.markers import Marker
@@ -61,6 +62,8 @@ class RunRequest:
     """Everything that the roots bring in, by output path, dependencies first."""
     location: Location
     """The user's line of the call."""
+    experiment: str | None
+    """The main script's module; None in a notebook."""
 
     def forced(self) -> dict[str, str | None]:
         """The output paths to build again; with the forced step that they read, where that is why.
@@ -106,6 +109,7 @@ class RunRequest:
             prefix=self.prefix,
             records_path=flags.executor_info_base_path,
             description=self.description,
+            experiment=self.experiment,
         )
 
     def resolve(self, step: Any) -> ResolvedRef:
@@ -180,6 +184,7 @@ def request_for(steps: Any, flags: ExecutorFlags, description: str | None, *, pr
         roots=tuple(roots),
         steps=every_step,
         location=user_location(),
+        experiment=main_module(),
     )
 
 

@@ -537,16 +537,21 @@ def leaves(tree: Tree, path: Path | None = None, *, versioned_only: bool = False
         yield from leaves(part, last._replace(parent=path), versioned_only=versioned_only)
 
 
-def unversioned_parts(tree: Tree) -> Iterator[Tree]:
-    """The parts of a tree that are no part of the identity, outermost only."""
+def unversioned_parts(tree: Tree, *, omitted: bool = True) -> Iterator[Tree]:
+    """The parts of a tree that are no part of the identity, outermost only.
+
+    Args:
+        tree: Any.
+        omitted: Also those that are left out because they have a certain value.
+    """
     if isinstance(tree, Unversioned):
         yield tree.tree
     elif isinstance(tree, Absent):
-        if tree.holds_value:
+        if omitted and tree.holds_value:
             yield tree.value
     else:
         for _, part in children(tree):
-            yield from unversioned_parts(part)
+            yield from unversioned_parts(part, omitted=omitted)
 
 
 def substitute(tree: Tree, replace: Callable[[Any, Path | None], Any], path: Path | None = None) -> Tree:

@@ -193,8 +193,9 @@ def advisory_digests(node: Node) -> dict[str, str]:
     carried = [
         part
         for call in node.calls
-        # Other rules than ours do not say value by value what counts: there the whole config is looked at.
-        for part in (unversioned_parts(call.arguments) if node.foreign is None else (call.arguments,))
+        # A value that is left out at a certain value is the same wherever it is left out. Other rules than ours do not
+        # say value by value what counts: there the whole config is looked at.
+        for part in ((call.arguments,) if node.foreign else unversioned_parts(call.arguments, omitted=False))
     ]
     unversioned = [memo_bytes(_without_refs(part)) for part in carried]
     sources = [function_source(call.function.function) or "" for call in node.calls]

@@ -3,8 +3,6 @@
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, final
 
 from marin_trace.errors import ConfigTypeError, RunError, UnstableValueError, explain
@@ -178,12 +176,8 @@ class StepSpec:
         attrs = {name: flatten(value, []) for name, value in self.hash_attrs.items()}
         return spec_parts(self.name, attrs, [dep.name_with_hash for dep in self.deps])
 
-    def record(self, adopted: Mapping[str, str] = MappingProxyType({})) -> "StepRecord":
-        """What is written beside the output.
-
-        Args:
-            adopted: Outputs whose data lies elsewhere, with where.
-        """
+    def record(self) -> "StepRecord":
+        """What is written beside the output."""
         from marin_trace.runtime.records import StepRecord
 
         return StepRecord(
@@ -191,15 +185,16 @@ class StepSpec:
             fingerprint=self.fingerprint,
             parts=self.recipe_parts(),
             functions=self.functions,
-            config=self._config(adopted),
+            config=self.config(),
             deps=tuple(self.dep_paths),
             description=self._options.description,
             location=self.location,
         )
 
-    def _config(self, adopted: Mapping[str, str]) -> Any:
+    def config(self) -> Any:
+        """What its calls get, unversioned values included, as a JSON value. Secrets are in it."""
         if isinstance(self.fn, LoweredBody):
-            return config_json(self.fn.node, partial(self.fn.path_of, adopted=adopted))
+            return config_json(self.fn.node, self.fn.path_of)
         return {name: print_value(flatten(value, [])) for name, value in self.hash_attrs.items()}
 
     def executable(self, options: "RunOptions") -> "Executable":
@@ -228,8 +223,8 @@ class StepSpec:
         attempt = AttemptOptions.for_step(
             self.output_path,
             options,
-            info=self.record(options.adopted),
-            digests=self._digests(),
+            info=self.record(),
+            digests=self.digests(),
             inputs=self._inputs(options.adopted),
             retries=given.retries or 0,
             fresh=bool(given.fresh),
@@ -268,7 +263,8 @@ class StepSpec:
             )
         return (*paths, *found.values())
 
-    def _digests(self) -> dict[str, str]:
+    def digests(self) -> dict[str, str]:
+        """Of what is no part of the recipe and may matter: unversioned values, function sources."""
         node = self._node
         if node is not None:
             return advisory_digests(node)

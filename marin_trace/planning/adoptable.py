@@ -4,11 +4,12 @@ Reads, and writes nothing.
 """
 
 import ast
+import itertools
 import json
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast, final
@@ -17,15 +18,19 @@ from marin_trace.planning.words import age_text, size_text
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.manifest import data_files
 from marin_trace.runtime.records import FieldChange, read_step_info
-from marin_trace.runtime.run_plan import RunnableStep
+from marin_trace.runtime.run_plan import RunnableStep, RunPlan
 from marin_trace.runtime.status import StepStatus, read_statuses
 from marin_trace.storage.control_store import patient_store_for
-from marin_trace.storage.files import modified_at
+from marin_trace.storage.files import written_at
 
-__all__ = ["Adoptable", "contradictions", "outputs_of_older_steps", "weighed"]
+__all__ = ["Adoptable", "contradictions", "outputs_of_older_steps", "outputs_to_adopt", "weighed"]
 
 _HASHED: Final = re.compile(r"(?P<name>.+)-[0-9a-f]{6}")
 """How the older executor named the directories of outputs."""
+_SEARCHED: Final = 200
+"""Steps of a plan for which older outputs are looked for: nobody reads about more."""
+_WEIGHED: Final = 20
+"""Of those whose files are listed for their size."""
 
 
 @final
@@ -73,6 +78,33 @@ def outputs_of_older_steps(steps: Iterable[RunnableStep], prefix: str) -> dict[s
     return {own: paths for own, paths in finished.items() if paths}
 
 
+def outputs_to_adopt(run_plan: RunPlan, prefix: str) -> dict[str, str]:
+    """What is to be said of outputs that would be computed again, though an older one of the name lies there.
+
+    Args:
+        run_plan: What the runner decided.
+        prefix: Under which outputs lie.
+
+    Returns:
+        Words, by output path of the step; of the first steps only, where there are many.
+
+    Raises:
+        StorageError: What lies under the prefix cannot be listed.
+    """
+    missing = [run_plan.steps[path] for path in run_plan.to_run if not run_plan.is_finished(path)]
+    found = outputs_of_older_steps(missing[:_SEARCHED], prefix)
+    statuses = read_statuses(path for paths in found.values() for path in paths)
+    return {own: _in_words(paths, statuses) for own, paths in itertools.islice(found.items(), _WEIGHED)}
+
+
+def _in_words(paths: Sequence[str], statuses: Mapping[str, StepStatus]) -> str:
+    newest = min(paths, key=lambda path: _age_of(path, statuses[path]) or 0.0)
+    shown = weighed(newest, statuses[newest])
+    if len(paths) == 1:
+        return f"an output of this name exists: {shown}: adopt it?"
+    return f"{len(paths)} outputs of this name exist, the newest {shown}: adopt one?"
+
+
 def weighed(output_path: str, status: StepStatus) -> Adoptable:
     """An output with its size and age. Lists all its files."""
     files = data_files(output_path).values()
@@ -83,7 +115,7 @@ def _age_of(output_path: str, status: StepStatus) -> float | None:
     if status.ended_at is not None:
         finished = datetime.fromisoformat(status.ended_at).timestamp()
     else:
-        finished = modified_at(AttemptLog(output_path).status_token)
+        finished = written_at(AttemptLog(output_path).status_token)
     return None if finished is None else max(0.0, datetime.now(UTC).timestamp() - finished)
 
 

@@ -122,6 +122,8 @@ class Reasons:
     """Outputs that an earlier run of this experiment had finished, and that are no longer there."""
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Of finished outputs."""
+    adoptable: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of missing outputs: what older output a step could adopt, in words."""
 
 
 NO_REASONS = Reasons()
@@ -214,6 +216,8 @@ def _action_and_reason(  # noqa: PLR0917 (one caller, which has them all at hand
             return PlannedAction.HIT, "; ".join([_hit_reason(status, run_plan), *reasons.warnings.get(path, ())])
         return PlannedAction.SKIP, "never built, and nothing unfinished needs it"
     miss = _miss_reason(status, is_gone=path in reasons.gone)
+    if path in reasons.adoptable:
+        miss = f"{miss}; {reasons.adoptable[path]}"
     if path in options.forced:
         through = reasons.forced_through.get(path)
         forced = "forced" if through is None else f"forced through {through}"

@@ -35,6 +35,8 @@ class RunOptions:
     """Where run records go; None: ``experiments`` under the prefix."""
     description: str | None = None
     """The user's words, for the run's record."""
+    experiment: str | None = None
+    """What is run, as it is named in every run of it: the main script's module. None: not known (a notebook)."""
     provenance: Provenance | None = None
     """What to record beside outputs; None: the runner looks once."""
     allow_unsafe_store: bool = False

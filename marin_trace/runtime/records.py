@@ -1,8 +1,9 @@
 """What is written down: ``.executor_info`` beside each output, one record for each run, and how two recipes differ."""
 
 import json
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -11,8 +12,9 @@ from typing import Any, Final, cast, final
 from marin_trace.errors import ControlFileError, explain
 from marin_trace.runtime.provenance import Provenance, current_provenance
 from marin_trace.runtime.redaction import redact, redact_parts
+from marin_trace.runtime.run_history import record_name
 from marin_trace.storage.control_store import patient_store_for
-from marin_trace.storage.files import join
+from marin_trace.storage.files import join, protocol_of
 
 __all__ = [
     "EXECUTOR_INFO",
@@ -22,9 +24,12 @@ __all__ = [
     "field_differences",
     "new_run_id",
     "read_step_info",
+    "read_step_infos",
     "write_run_record",
     "write_step_info",
 ]
+
+logger = logging.getLogger(__name__)
 
 EXECUTOR_INFO: Final = ".executor_info"
 RUN_RECORDS_DIRECTORY: Final = "experiments"
@@ -120,8 +125,10 @@ def read_step_info(output_path: str) -> dict[str, Any] | None:
     """
     path = join(output_path, EXECUTOR_INFO)
     content = patient_store_for(output_path).get(path)
-    if content is None:
-        return None
+    return None if content is None else _parsed_info(content, path)
+
+
+def _parsed_info(content: bytes, path: str) -> dict[str, Any]:
     try:
         info = json.loads(content)
     except ValueError as error:
@@ -129,6 +136,27 @@ def read_step_info(output_path: str) -> dict[str, Any] | None:
     if not isinstance(info, dict):
         raise ControlFileError(explain(f"{path} holds no object"))
     return cast("dict[str, Any]", info)
+
+
+def read_step_infos(output_paths: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Reads ``.executor_info`` of many outputs side by side; without those where nothing lies, or nothing legible.
+
+    What is illegible is told in the log: it matters to whoever uses that output, and not to whoever compares with it.
+    """
+    by_protocol: dict[str, list[str]] = {}
+    for path in output_paths:
+        by_protocol.setdefault(protocol_of(path), []).append(path)
+    infos: dict[str, dict[str, Any]] = {}
+    for paths in by_protocol.values():
+        contents = patient_store_for(paths[0]).get_many([join(path, EXECUTOR_INFO) for path in paths])
+        for path, content in zip(paths, contents, strict=True):
+            if content is None:
+                continue
+            try:
+                infos[path] = _parsed_info(content, join(path, EXECUTOR_INFO))
+            except ControlFileError as error:
+                logger.warning(str(error))
+    return infos
 
 
 def new_run_id() -> str:
@@ -141,7 +169,7 @@ def write_run_record(directory: str, run_id: str, record: Mapping[str, Any]) -> 
 
     Args:
         directory: Where run records lie.
-        run_id: The record's name.
+        run_id: With the record's ``experiment``, its name.
         record: JSON values; secrets are redacted here.
 
     Returns:
@@ -150,7 +178,7 @@ def write_run_record(directory: str, run_id: str, record: Mapping[str, Any]) -> 
     Raises:
         ControlFileError: A record of this name exists.
     """
-    path = join(directory, f"{run_id}.json")
+    path = join(directory, record_name(run_id, record.get("experiment")))
     content = _lines_of({key: _encode_list(value) for key, value in redact(record).items()})
     if not patient_store_for(path).put_if_absent(path, content.encode()):
         raise ControlFileError(explain(f"the record of run {run_id} exists already: {path}"))

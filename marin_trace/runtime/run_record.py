@@ -46,6 +46,7 @@ class RunRecordWriter:
         options = self.options
         record = {
             "run_id": options.run_id,
+            "experiment": options.experiment,
             "description": options.description,
             "outcome": outcome,
             "started_at": self.started_at,
@@ -71,10 +72,13 @@ class RunRecordWriter:
 
 def _recorded(outcome: StepOutcome, plan: RunPlan) -> dict[str, Any]:
     error = outcome.error and failure_of(outcome.error, FailurePhase.BODY)
+    step = plan.steps[outcome.output_path]
     return {
         "name": outcome.name,
         "output_path": outcome.output_path,
-        "fingerprint": plan.steps[outcome.output_path].fingerprint,
+        "template": step.template,
+        "functions": list(step.functions),
+        "fingerprint": step.fingerprint,
         "outcome": outcome.kind.value,
         "began_after": outcome.began_after and round(outcome.began_after, 3),
         "seconds": round(outcome.seconds, 3),

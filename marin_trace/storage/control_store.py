@@ -72,6 +72,10 @@ class ControlStore(Protocol):
         """The names of the files directly in a directory, sorted; none where it is missing. Never from a cache."""
         ...
 
+    def list_directories(self, directory: str, *, starting: str = "") -> Sequence[str]:
+        """The names of the directories directly in a directory that begin so, sorted. Looks into none of them."""
+        ...
+
     def delete_exact(self, path: str) -> None:
         """Deletes one file by its exact key, never by a pattern; nothing happens where it is missing."""
         ...

@@ -34,12 +34,14 @@ __all__ = [
     "list_files",
     "local_path",
     "make_directory",
+    "modified_at",
     "open_data",
     "protocol_of",
     "read_bytes",
     "scan_local",
     "sync_path",
     "write_bytes",
+    "written_at",
 ]
 
 
@@ -132,6 +134,25 @@ def is_file(path: str) -> bool:
         return os.path.isfile(local_path(path))
     filesystem, key = filesystem_for(path)
     return bool(filesystem.isfile(key))
+
+
+def modified_at(path: str) -> float | None:
+    """When a local file or directory was last changed, in seconds since 1970; None where nothing tells."""
+    try:
+        return os.stat(local_path(path)).st_mtime if is_local(path) else None
+    except FileNotFoundError:
+        return None
+
+
+def written_at(path: str) -> float | None:
+    """When a file was last written, in seconds since 1970; asks the store, where it is no local one."""
+    if is_local(path):
+        return modified_at(path)
+    filesystem, key = filesystem_for(path)
+    try:
+        return filesystem.modified(key).timestamp()
+    except (FileNotFoundError, NotImplementedError):
+        return None
 
 
 def make_directory(path: str) -> None:

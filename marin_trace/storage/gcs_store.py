@@ -54,11 +54,17 @@ class _GcsRequests:
         return await self._request("GET", _object(bucket, key), {"alt": "media"})
 
     async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
-        params = {"prefix": before, "delimiter": "/", "maxResults": _PAGE, "fields": "items/name,nextPageToken"}
+        params = {
+            "prefix": before,
+            "delimiter": "/",
+            "maxResults": _PAGE,
+            "fields": "items/name,prefixes,nextPageToken",
+        }
         if page is not None:
             params["pageToken"] = page
         answer: dict[str, Any] = json.loads(await self._request("GET", f"/storage/v1/b/{quote(bucket)}/o", params))
-        return [item["name"] for item in answer.get("items", ())], answer.get("nextPageToken")
+        names = [item["name"] for item in answer.get("items", ())]
+        return [*names, *answer.get("prefixes", ())], answer.get("nextPageToken")
 
     async def delete(self, bucket: str, key: str) -> None:
         await self._request("DELETE", _object(bucket, key), {})

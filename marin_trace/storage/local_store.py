@@ -89,6 +89,16 @@ class LocalControlStore:
             raise _storage_error("list", directory, error) from error
         return sorted(name for name in names if not name.startswith(_TEMPORARY))
 
+    def list_directories(self, directory: str, *, starting: str = "") -> Sequence[str]:
+        """See `ControlStore.list_directories`."""
+        try:
+            with os.scandir(local_path(directory)) as entries:
+                return sorted(entry.name for entry in entries if entry.name.startswith(starting) and entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _storage_error("list", directory, error) from error
+
     def delete_exact(self, path: str) -> None:
         """See `ControlStore.delete_exact`."""
         try:

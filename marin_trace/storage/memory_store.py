@@ -50,14 +50,24 @@ class MemoryControlStore:
     def list(self, directory: str) -> list[str]:
         """See `ControlStore.list`."""
         with self._lock:
-            try:
-                entries: list[dict[str, Any]] = undisturbed(lambda: self._filesystem.ls(directory, detail=True))
-            except FileNotFoundError:
-                return []
-        return sorted(entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file")
+            return _names(self._filesystem, directory, "file")
+
+    def list_directories(self, directory: str, *, starting: str = "") -> Sequence[str]:
+        """See `ControlStore.list_directories`."""
+        with self._lock:
+            names = _names(self._filesystem, directory, "directory")
+        return [name for name in names if name.startswith(starting)]
 
     def delete_exact(self, path: str) -> None:
         """See `ControlStore.delete_exact`."""
         with self._lock:
             if self._filesystem.isfile(path):
                 self._filesystem.rm_file(path)
+
+
+def _names(filesystem: Any, directory: str, kind: str) -> list[str]:
+    try:
+        entries: list[dict[str, Any]] = undisturbed(lambda: filesystem.ls(directory, detail=True))
+    except FileNotFoundError:
+        return []
+    return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == kind)

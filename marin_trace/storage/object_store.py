@@ -70,7 +70,7 @@ class ObjectRequests(Protocol):
     async def read(self, bucket: str, key: str) -> bytes: ...
 
     async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
-        """The keys that begin so, without those that hold a further slash, and the token of the next page, if any."""
+        """The keys that begin so, each cut after its next slash, and the token of the next page, if any."""
         ...
 
     async def delete(self, bucket: str, key: str) -> None: ...
@@ -184,14 +184,15 @@ class ObjectControlStore:
 
         return list(await asyncio.gather(*map(read, paths)))
 
-    async def _names(self, directory: str) -> list[str]:
+    async def _names(self, directory: str, starting: str = "") -> Sequence[str]:
+        """Of files and, with a slash at their end, directories."""
         bucket, key = _bucket_and_key(f"{directory.rstrip('/')}/")
         names: list[str] = []
         page: str | None = None
         while True:
             try:
                 keys, page = await self._within_deadline(
-                    "list", directory, lambda token=page: self._requests.page_of_names(bucket, key, token)
+                    "list", directory, lambda token=page: self._requests.page_of_names(bucket, key + starting, token)
                 )
             except _Answered as answer:
                 if answer.status == _NOT_FOUND:
@@ -199,7 +200,7 @@ class ObjectControlStore:
                 raise _storage_error("list", directory, answer) from answer
             names += [found[len(key) :] for found in keys]
             if page is None:
-                # A key that ends with the slash is how consoles mark an empty directory.
+                # The key of the directory itself is how consoles mark an empty one.
                 return sorted(name for name in names if name)
 
     def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
@@ -208,7 +209,13 @@ class ObjectControlStore:
 
     def list(self, directory: str) -> list[str]:
         """See `ControlStore.list`: as many requests as there are thousands of names."""
-        return self._sync(lambda: self._names(directory))
+        names: list[str] = self._sync(lambda: self._names(directory))
+        return [name for name in names if not name.endswith("/")]
+
+    def list_directories(self, directory: str, *, starting: str = "") -> Sequence[str]:
+        """See `ControlStore.list_directories`: as many requests as there are thousands of names."""
+        names: list[str] = self._sync(lambda: self._names(directory, starting))
+        return [name[:-1] for name in names if name.endswith("/")]
 
 
 def is_on_internet_of(endpoint: str, domains: Sequence[str]) -> bool:

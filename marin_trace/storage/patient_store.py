@@ -71,6 +71,10 @@ class PatientStore:
         """See `ControlStore.list`."""
         return self._insist(lambda: self._store.list(directory))
 
+    def list_directories(self, directory: str, *, starting: str = "") -> Sequence[str]:
+        """See `ControlStore.list_directories`."""
+        return self._insist(lambda: self._store.list_directories(directory, starting=starting))
+
     def delete_exact(self, path: str) -> None:
         """See `ControlStore.delete_exact`."""
         self._insist(lambda: self._store.delete_exact(path))

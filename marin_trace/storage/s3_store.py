@@ -71,7 +71,9 @@ class _S3Requests:
     async def page_of_names(self, bucket: str, before: str, page: str | None) -> tuple[list[str], str | None]:
         further: dict[str, Any] = {} if page is None else {"ContinuationToken": page}
         answer = await self._call("list_objects_v2", Bucket=bucket, Prefix=before, Delimiter="/", **further)
-        return [item["Key"] for item in answer.get("Contents", ())], answer.get("NextContinuationToken")
+        names = [item["Key"] for item in answer.get("Contents", ())]
+        below = [item["Prefix"] for item in answer.get("CommonPrefixes", ())]
+        return [*names, *below], answer.get("NextContinuationToken")
 
     async def delete(self, bucket: str, key: str) -> None:
         await self._call("delete_object", Bucket=bucket, Key=key)

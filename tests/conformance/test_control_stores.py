@@ -72,6 +72,14 @@ def test_list_gives_the_sorted_names_of_files_alone(store: ControlStore, base: s
     assert store.list(f"{base}/log") == ["000001.end", "000002.claim"]
 
 
+def test_directories_are_listed_by_the_begin_of_their_names(store: ControlStore, base: str) -> None:
+    for name in ("b-1/x", "b-1/deeper/y", "a/x", "b-2/x", "b-file", "c/x"):
+        store.put(f"{base}/{name}", b"x")
+    assert list(store.list_directories(base)) == ["a", "b-1", "b-2", "c"]
+    assert list(store.list_directories(base, starting="b-")) == ["b-1", "b-2"]
+    assert list(store.list_directories(f"{base}/absent")) == []
+
+
 @pytest.mark.parametrize("name", ["run[12]", "run*", "run?", "a b", "ü%2F", "x#1", "100%", "a+b", "a&b=c"])
 def test_a_name_is_a_key_and_no_pattern(store: ControlStore, base: str, name: str) -> None:
     others = ["run1", "run2", "ab"]
