@@ -51,6 +51,13 @@ def add_adopt(add: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _adopt(options: argparse.Namespace, own: argparse.ArgumentParser) -> int:
+    try:
+        return _adopted_as_asked(options, own)
+    except SystemExit as end:  # the experiment could not understand its flags, or has told what they are
+        return exit_code(end)
+
+
+def _adopted_as_asked(options: argparse.Namespace, own: argparse.ArgumentParser) -> int:
     file, argv = _experiment(options, own)
     if options.from_legacy is not None:
         if options.step is not None:
@@ -160,14 +167,11 @@ class _Candidate:
 
 
 def _adopt_all(options: argparse.Namespace, file: str, argv: Sequence[str]) -> int:
-    try:
-        with _requested(options, file, argv) as request:
-            old = None if options.old is None else _outputs_of_old_form(options, request.prefix)
-            candidates = list(_candidates(request, old))
-            if options.yes:
-                candidates = [_adopted(candidate) for candidate in candidates]
-    except SystemExit as end:
-        return exit_code(end)
+    with _requested(options, file, argv) as request:
+        old = None if options.old is None else _outputs_of_old_form(options, request.prefix)
+        candidates = list(_candidates(request, old))
+        if options.yes:
+            candidates = [_adopted(candidate) for candidate in candidates]
     rows = [_row(each.result.value, each.step.name, each.found, each.detail) for each in candidates]
     _print(rows, as_json=options.json)
     possible = sum(candidate.result is _Result.WOULD_ADOPT for candidate in candidates)

@@ -126,8 +126,6 @@ def adopt(adoption: Adoption, fingerprint: str, info: StepRecord | None = None) 
     check_store(log.directory)
     if not adoption.is_in_place:
         _mark(adoption, fingerprint)
-        if info is not None:
-            write_step_info(adoption.output_path, info, provenance=None, epoch=epoch)
     draft = draft_claim(lease_s=DEFAULT_LEASE_S)
     record = {
         "fingerprint": fingerprint,
@@ -139,6 +137,9 @@ def adopt(adoption: Adoption, fingerprint: str, info: StepRecord | None = None) 
     standing = driver.run(end_attempt(log, end))
     if standing.write_id != end.write_id:
         return _decided_by_another(adoption, standing)
+    if info is not None and not adoption.is_in_place:
+        # After the decision: before it, a file that comes and goes there could disturb who commits at this moment.
+        write_step_info(adoption.output_path, info, provenance=None, epoch=epoch)
     claim = replace(draft, epoch=epoch)
     found = driver.run(create(log.claim(epoch), claim.to_bytes()))
     if found is not None and ClaimRecord.from_bytes(found, log.claim(epoch)).write_id != claim.write_id:

@@ -146,7 +146,7 @@ def plan_run(
     chosen = wanted([*(step.output_path for step in asked), *forced], is_finished=is_finished, needs=brings.__getitem__)
     nonblocking = {dep.output_path for path in chosen for dep in steps[path].nonblocking_deps}
     adopted = {path: source for path, source in adopted_outputs(known).items() if path in steps and path not in chosen}
-    _check_adopted(adopted, steps, {dep for path in chosen for dep in (*waits[path], *nonblocking)})
+    _check_adopted(adopted, steps, known, read={dep for path in chosen for dep in (*waits[path], *nonblocking)})
     return RunPlan(
         steps=steps,
         waits=waits,
@@ -230,20 +230,25 @@ def _check_fingerprints(
         )
 
 
-def _check_adopted(adopted: Mapping[str, str], steps: Mapping[str, RunnableStep], read: Collection[str]) -> None:
-    """Looks whether the outputs that steps adopted are there still."""
-    for source, status in read_statuses(adopted.values()).items():
-        if status.is_finished:
-            continue
-        for path in (path for path, its_source in adopted.items() if its_source == source):
-            error = explain(
-                f"the output that {steps[path].name} adopted is not finished any more: {source}",
-                at=steps[path].location,
-                hint=f"bring it back, or build the step itself: --force '^{steps[path].name}$'",
-            )
+def _check_adopted(
+    adopted: Mapping[str, str],
+    steps: Mapping[str, RunnableStep],
+    statuses: Mapping[str, StepStatus],
+    *,
+    read: Collection[str],
+) -> None:
+    """Looks whether the outputs that steps adopted are still there, and are what was adopted."""
+    status_by_source = read_statuses(adopted.values())
+    for path, source in adopted.items():
+        step, status = steps[path], status_by_source[source]
+        if not status.is_finished:
+            summary = f"the output that {step.name} adopted is not finished any more: {source}"
+            hint = f"bring it back, or build the step itself: --force '^{step.name}$'"
             if path in read:
-                raise RunError(error)
-            logger.warning(error)
+                raise RunError(explain(summary, at=step.location, hint=hint))
+            logger.warning(summary)
+        elif status.adopted_from is None and status.epoch > statuses[path].adopted_epoch:
+            logger.warning(f"the output that {step.name} adopted was built again since: {source}")
 
 
 def _mismatch(step: RunnableStep, recorded: str) -> FingerprintMismatchError:
