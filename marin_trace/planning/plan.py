@@ -154,6 +154,8 @@ def planned(
     steps: list[PlannedStep] = []
     for path, step in run_plan.steps.items():
         action, reason = _action_and_reason(run_plan, options, path, to_run, failed, reasons)
+        if action is PlannedAction.RUN and path in reasons.adoptable:
+            reason = f"{reason}; {reasons.adoptable[path]}"
         steps.append(
             PlannedStep(
                 name=step.name,
@@ -216,8 +218,6 @@ def _action_and_reason(  # noqa: PLR0917 (one caller, which has them all at hand
             return PlannedAction.HIT, "; ".join([_hit_reason(status, run_plan), *reasons.warnings.get(path, ())])
         return PlannedAction.SKIP, "never built, and nothing unfinished needs it"
     miss = _miss_reason(status, is_gone=path in reasons.gone)
-    if path in reasons.adoptable:
-        miss = f"{miss}; {reasons.adoptable[path]}"
     if path in options.forced:
         through = reasons.forced_through.get(path)
         forced = "forced" if through is None else f"forced through {through}"

@@ -174,7 +174,7 @@ def test_a_dry_run_of_a_migrated_experiment_tells_what_could_be_adopted(experime
     run_old(experiment, prefix)
     age_as_left_by_the_older_executor(prefix)
     plan = dry_run(experiment, prefix)
-    assert "never built; an output of this name exists: " in plan
+    assert "; an output of this name exists: " in plan
     assert "3 B, 41 days old: adopt it?" in plan
 
 
