@@ -17,7 +17,8 @@
     │   └── OptionsConflictError               two explicit, different options for one step
     ├── FingerprintError (ValueError)          a recipe is not the one that was expected
     │   ├── FingerprintChangedError            …by ``expect_fingerprint``
-    │   └── FingerprintMismatchError           …by the output that lies at its path
+    │   ├── FingerprintMismatchError           …by the output that lies at its path
+    │   └── OutdatedOutputError                …by ``--strict``: what is in no fingerprint has changed
     ├── FlagError (ValueError)                 a command line that cannot be understood
     ├── ExperimentError (ValueError)           a file that a command cannot take for an experiment
     ├── StorageError (OSError)                 the store, or a file in it, cannot be used
@@ -70,6 +71,7 @@ __all__ = [
     "MarinTraceError",
     "MarinTraceWarning",
     "OptionsConflictError",
+    "OutdatedOutputError",
     "OutputConflictError",
     "PrefixError",
     "PreviousTaskFailedError",
@@ -236,6 +238,13 @@ class FingerprintMismatchError(FingerprintError):
     """The output that lies at a step's path was built by another recipe.
 
     Failing: an ``override_output_path`` that an older configuration built. Fixed: another path, or ``--force``.
+    """
+
+
+class OutdatedOutputError(FingerprintError):
+    """Under ``--strict``: a finished output was built with another source, or other unversioned values.
+
+    Failing: ``--strict``, after a function was edited. Fixed: ``--strict --force tokenize``.
     """
 
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, cast
 
+from marin_trace.cli.checks import check_force, refuse_outdated, warn_of_outdated
 from marin_trace.cli.flags import USAGE_ERROR, ExecutorFlags, close_broken_output, exit_with, parse_executor_flags
 from marin_trace.cli.outlook import outlook_of
+from marin_trace.cli.plan_output import show_plan
 from marin_trace.cli.request import listener, request_for
 from marin_trace.errors import FlagError, MarinTraceError, RunFailedError
 from marin_trace.ir.graph import graph_of
@@ -16,7 +18,6 @@ from marin_trace.ir.location import is_own_file
 from marin_trace.legacy import get_executor_step
 from marin_trace.lowering.lower import lower_graph
 from marin_trace.lowering.step_spec import StepSpec
-from marin_trace.planning.render import render_plan
 from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.report import RunReport
@@ -72,7 +73,7 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
     _show_log()
     try:
         with interrupting_signals():
-            return _run(steps, parse_executor_flags(sys.argv[1:]), description)
+            return _run(steps, parse_executor_flags(sys.argv[1:]), description, may_ask=True)
     except FlagError as error:
         exit_with(error, USAGE_ERROR)
     except RunFailedError as error:
@@ -143,7 +144,7 @@ def _hide_own_frames(shown: traceback.TracebackException | None) -> None:
         shown = shown.__cause__ or shown.__context__
 
 
-def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport:
+def _run(steps: Any, flags: ExecutorFlags, description: str | None, *, may_ask: bool = False) -> RunReport:
     with use_prefix(current_prefix() if flags.prefix is None else flags.prefix) as prefix:
         request = request_for(steps, flags, description, prefix=prefix)
         tell = listener.get()
@@ -152,7 +153,11 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None) -> RunReport
             return RunReport((), dry_run=True, run_id="", resolve=request.resolve)
         outlook = outlook_of(request)
         if flags.dry_run:
-            print(render_plan(outlook.plan()), flush=True)
+            show_plan(outlook.plan(), full=flags.full)
+        refuse_outdated(outlook)
+        if not flags.dry_run:
+            warn_of_outdated(outlook)
+            check_force(outlook, may_ask=may_ask)
         runner = StepRunner(options=outlook.options, statuses=outlook.statuses, resolve=request.resolve)
         return runner.run(
             request.roots,

@@ -452,5 +452,5 @@ def test_force_beside_run_only_takes_groups_and_only_what_runs() -> None:
     run(entry())
     report = run(entry(), "--run_only", "^default/a$", "--force", "^default/a$")
     assert len(names(report, OutcomeKind.SUCCEEDED)) == len(report.outcomes) > 0
-    with pytest.raises(FlagError, match="'alone' matches only steps that --run_only leaves out"):
+    with pytest.raises(FlagError, match="'alone' matches only steps that --run_only or --until leave out"):
         run(entry(), "--run_only", "^default/a$", "--force", "alone")

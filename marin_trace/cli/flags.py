@@ -32,12 +32,20 @@ class ExecutorFlags:
     ./marin-outputs)."""
     dry_run: bool = False
     """Show what would happen, and why; writes nothing."""
+    full: bool = False
+    """In a dry run, show each step of a long fan."""
     run_only: list[str] = field(default_factory=list[str])
     """Regex of step or group names: run those and what they need. May be repeated."""
+    until: list[str] = field(default_factory=list[str])
+    """Regex of step or group names: leave out all that comes after those. May be repeated."""
     force: list[str] = field(default_factory=list[str])
     """Regex: build these again, finished or not. May be repeated."""
     force_from: list[str] = field(default_factory=list[str])
     """Regex: build these and everything that reads them again. May be repeated."""
+    yes: bool = False
+    """Build finished outputs again by force without asking on a terminal."""
+    strict: bool = False
+    """Refuse finished outputs whose function source or unversioned values have changed since they were built."""
     force_run_failed: bool = True
     """Whether to try again what failed before."""
     fail_fast: bool = False

@@ -30,6 +30,8 @@ class Outlook:
     forced: Mapping[str, str | None]
     """The outputs to build again; with the forced step that they read, where that is why."""
     options: RunOptions
+    warnings: Mapping[str, tuple[str, ...]]
+    """What speaks against the finished outputs that are not built again, by output path."""
 
     def plan(self) -> Plan:
         """The plan, with reasons. Reads what is needed to explain misses; writes nothing.
@@ -43,14 +45,8 @@ class Outlook:
         runs = EarlierRuns(directory, request.experiment, run_plan.steps)
         causes = find_causes(run_plan, runs, request.prefix)
         adoptable = outputs_to_adopt(run_plan, request.prefix)
-        reasons = Reasons(self.forced, causes.explanations, causes.gone, self.warnings(), adoptable)
+        reasons = Reasons(self.forced, causes.explanations, causes.gone, self.warnings, adoptable)
         return planned(run_plan, self.options, request.chosen.traced, request.chosen.spec_by_node, reasons=reasons)
-
-    def warnings(self) -> dict[str, tuple[str, ...]]:
-        """What speaks against the finished outputs that are not built again, by output path."""
-        steps, statuses = self.request.steps, self.statuses
-        hits = {path: steps[path] for path in steps if statuses[path].is_finished and path not in self.forced}
-        return warnings_of_hits(hits, statuses)
 
 
 def outlook_of(request: RunRequest) -> Outlook:
@@ -63,4 +59,5 @@ def outlook_of(request: RunRequest) -> Outlook:
     forced = request.forced()
     statuses = read_statuses(request.steps)
     options = request.options({path: statuses[path].epoch for path in forced})
-    return Outlook(request, statuses, forced, options)
+    hits = {path: step for path, step in request.steps.items() if statuses[path].is_finished and path not in forced}
+    return Outlook(request, statuses, forced, options, warnings_of_hits(hits, statuses))

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from marin_trace.cli.checks import refuse_outdated
 from marin_trace.cli.experiment import requested_by
 from marin_trace.cli.flags import told
 from marin_trace.cli.outlook import outlook_of
+from marin_trace.cli.plan_output import show_plan
 from marin_trace.errors import MarinTraceError
 from marin_trace.planning.plan_json import plan_json
-from marin_trace.planning.render import render_plan
 
 __all__ = ["add_experiment", "add_plan", "experiment_arguments"]
 
@@ -57,7 +58,13 @@ def _plan(options: argparse.Namespace, own: argparse.ArgumentParser) -> int:
     argv = experiment_arguments(options, own)
     try:
         with requested_by(options.file, argv, replaces_script=options.is_own_process) as request:
-            plan = outlook_of(request).plan()
+            outlook = outlook_of(request)
+            plan = outlook.plan()
+        if options.json:
+            print(json.dumps(plan_json(plan), indent=1, ensure_ascii=False), flush=True)
+        else:
+            show_plan(plan, full=options.full)
+        refuse_outdated(outlook)
     except SystemExit as end:
         code = exit_code(end)
         return _FAILED if options.exit_code and code else code
@@ -65,7 +72,6 @@ def _plan(options: argparse.Namespace, own: argparse.ArgumentParser) -> int:
         if not options.exit_code:
             raise
         return told(error, _FAILED)  # 2 would be mistaken for a plan
-    print(json.dumps(plan_json(plan), indent=1, ensure_ascii=False) if options.json else render_plan(plan), flush=True)
     return WOULD_RUN if options.exit_code and not plan.is_done else _DONE
 
 

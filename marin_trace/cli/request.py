@@ -5,7 +5,7 @@ of running it.
 """
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.prefix import use_prefix
 from marin_trace.runtime.records import field_differences, read_step_info
 from marin_trace.runtime.run_plan import RunnableStep, collect_steps
+from marin_trace.runtime.schedule import wanted
 from marin_trace.storage.files import join
 from marin_trace.workers.client import JobClient, current_client
 from marin_trace.workers.local import LocalClient
@@ -69,7 +70,7 @@ class RunRequest:
         """The output paths to build again; with the forced step that they read, where that is why.
 
         Raises:
-            FlagError: An expression matches nothing, or only what ``--run_only`` leaves out.
+            FlagError: An expression matches nothing, or only what ``--run_only`` or ``--until`` leave out.
         """
         forced: dict[str, str | None] = {}
         for flag, patterns in (("--force", self.flags.force), ("--force_from", self.flags.force_from)):
@@ -86,7 +87,7 @@ class RunRequest:
         paths = {self.lowered.spec_by_node[node].output_path for node in found.nodes}
         paths |= {step.output_path for step in _as_specs(found.others)}
         if paths.isdisjoint(self.steps):
-            raise FlagError(explain(f"{flag} {pattern!r} matches only steps that --run_only leaves out"))
+            raise FlagError(explain(f"{flag} {pattern!r} matches only steps that --run_only or --until leave out"))
         return paths
 
     def options(self, forced: Mapping[str, int]) -> RunOptions:
@@ -173,6 +174,9 @@ def request_for(steps: Any, flags: ExecutorFlags, description: str | None, *, pr
     lowered = _lowered(graph, prefix)
     chosen, roots = _selected(lowered, specs, flags, prefix)
     every_step = collect_steps(roots)
+    if flags.until:
+        roots = _until(roots, every_step, chosen, flags.until)
+        every_step = collect_steps(roots)
     if specs:
         check_conflicts(every_step.values(), prefix)
     return RunRequest(
@@ -270,6 +274,26 @@ def _selected(
     found = matching(lowered.traced, flags.run_only, flag="--run_only", others=specs)
     part = _lowered(selected(lowered.traced, found.nodes), prefix)
     return part, [*_roots(part), *_as_specs(found.others)]
+
+
+def _until(
+    roots: Iterable[StepSpec], steps: Mapping[str, RunnableStep], lowered: Lowered, patterns: Sequence[str]
+) -> list[StepSpec]:
+    """The roots of all that does not come after a match: what waits for one, or reads it, is left out."""
+    found = matching_steps(lowered.traced, patterns, flag="--until", others=list(steps.values()))
+    last = {lowered.spec_by_node[node].output_path for node in found.nodes}
+    last |= {step.output_path for step in _as_specs(found.others)}
+    needs = {path: [dep.output_path for dep in (*step.deps, *step.nonblocking_deps)] for path, step in steps.items()}
+    later: set[str] = set()
+    for path in steps:  # dependencies first
+        if any(dep in last or dep in later for dep in needs[path]):
+            later.add(path)
+    # A match may come after another one: it is kept, with what lies between.
+    kept = wanted(last, is_finished=lambda path: path not in steps, needs=needs.__getitem__)
+    kept |= {path for path in steps if path not in later}
+    ends = {dep for path in steps if path not in kept for dep in needs[path] if dep in kept}
+    ends |= {root.output_path for root in roots if root.output_path in kept} | last
+    return _as_specs(step for path, step in steps.items() if path in ends)
 
 
 def _roots(lowered: Lowered) -> list[StepSpec]:

@@ -160,15 +160,19 @@ class Scope:
         """What the name was made from: the same for all calls of one step function."""
         self.is_group = False
 
-    def group_path(self) -> tuple[str, ...]:
-        """The names of the groups around it, outermost first."""
-        names: list[str] = []
+    def groups(self) -> "tuple[Scope, ...]":
+        """The groups around it, outermost first."""
+        found: list[Scope] = []
         scope = self.parent
         while scope is not None:
             if scope.is_group:
-                names.append(scope.name)
+                found.append(scope)
             scope = scope.parent
-        return tuple(reversed(names))
+        return tuple(reversed(found))
+
+    def group_path(self) -> tuple[str, ...]:
+        """The names of the groups around it, outermost first."""
+        return tuple(scope.name for scope in self.groups())
 
 
 @final

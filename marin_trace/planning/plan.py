@@ -4,9 +4,9 @@ import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import final
+from typing import Final, final
 
-from marin_trace.ir.graph import Graph, Group, Node
+from marin_trace.ir.graph import Graph, Group, Node, Scope
 from marin_trace.ir.passes.inline_groups import steps_of
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.runtime.options import RunOptions
@@ -63,6 +63,8 @@ class PlannedStep:
     """The output paths that it waits for."""
     group_path: tuple[str, ...] = ()
     """The names of the groups around it, outermost first."""
+    group_templates: tuple[str, ...] = ()
+    """What their names were made from."""
     template: str | None = None
     """What its name was made from; None for a spec that was written by hand."""
     explanation: Explanation | None = None
@@ -127,6 +129,7 @@ class Reasons:
 
 
 NO_REASONS = Reasons()
+_NAMED_FIELDS: Final = 3
 
 
 def planned(
@@ -146,9 +149,9 @@ def planned(
         spec_by_node: Which step became which spec.
         reasons: What else is known of the steps.
     """
-    group_path_by_output: dict[str, tuple[str, ...]] = {}
+    scope_by_output: dict[str, Scope] = {}
     for node in graph.nodes:
-        group_path_by_output.setdefault(spec_by_node[node].output_path, node.group_path)
+        scope_by_output.setdefault(spec_by_node[node].output_path, node.scope)
     to_run = frozenset(run_plan.to_run)
     failed = _will_fail(run_plan, options)
     steps: list[PlannedStep] = []
@@ -156,6 +159,7 @@ def planned(
         action, reason = _action_and_reason(run_plan, options, path, to_run, failed, reasons)
         if action is PlannedAction.RUN and path in reasons.adoptable:
             reason = f"{reason}; {reasons.adoptable[path]}"
+        groups = scope_by_output[path].groups() if path in scope_by_output else ()
         steps.append(
             PlannedStep(
                 name=step.name,
@@ -163,19 +167,20 @@ def planned(
                 reason=reason,
                 output_path=path,
                 deps=tuple(run_plan.waits[path]),
-                group_path=group_path_by_output.get(path, ()),
+                group_path=tuple(group.name for group in groups),
+                group_templates=tuple(group.template for group in groups),
                 template=step.template,
                 explanation=reasons.explanations.get(path),
                 warnings=reasons.warnings.get(path, ()) if action is PlannedAction.HIT else (),
             )
         )
-    groups = tuple(_planned_group(group, spec_by_node) for group in graph.groups)
-    return Plan(tuple(steps), groups)
+    groups = [_planned_group(group, spec_by_node, run_plan.steps) for group in graph.groups]
+    return Plan(tuple(steps), tuple(group for group in groups if group.steps))
 
 
-def _planned_group(group: Group, spec_by_node: Mapping[Node, StepSpec]) -> PlannedGroup:
+def _planned_group(group: Group, spec_by_node: Mapping[Node, StepSpec], steps: Collection[str]) -> PlannedGroup:
     paths = dict.fromkeys(spec_by_node[node].output_path for node in steps_of(group))
-    return PlannedGroup(group.name, group.group_path, tuple(paths))
+    return PlannedGroup(group.name, group.group_path, tuple(path for path in paths if path in steps))
 
 
 def action_of_members(actions: Collection[PlannedAction]) -> PlannedAction:
@@ -229,7 +234,14 @@ def _action_and_reason(  # noqa: PLR0917 (one caller, which has them all at hand
         return PlannedAction.RUN, miss
     if explanation.cause != path:
         return PlannedAction.RUN, f"{miss}; {run_plan.steps[explanation.cause].name} changed"
-    return PlannedAction.RUN, f"{miss}; changed since an earlier build"
+    return PlannedAction.RUN, f"{miss}; {_changed_fields(explanation)}"
+
+
+def _changed_fields(explanation: Explanation) -> str:
+    names = [change.path for change in explanation.changes]
+    if not names:
+        return "an earlier build differs in nothing that was recorded"
+    return f"{', '.join(names[:_NAMED_FIELDS])}{', …' if len(names) > _NAMED_FIELDS else ''} changed"
 
 
 def _hit_reason(status: StepStatus, run_plan: RunPlan) -> str:

@@ -49,7 +49,7 @@ def _step_json(step: PlannedStep, by_path: dict[str, PlannedStep]) -> dict[str, 
 
 
 def _group_json(group: PlannedGroup, by_path: dict[str, PlannedStep]) -> dict[str, Any]:
-    actions = [by_path[path].action for path in group.steps if path in by_path]
+    actions = [by_path[path].action for path in group.steps]
     return {
         "name": group.name,
         "kind": "group",
@@ -58,5 +58,5 @@ def _group_json(group: PlannedGroup, by_path: dict[str, PlannedStep]) -> dict[st
         "reason": counted(actions),
         "changes": [],
         "cause": None,
-        "deps": [path for path in group.steps if path in by_path],
+        "deps": list(group.steps),
     }

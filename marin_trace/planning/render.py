@@ -1,58 +1,78 @@
-"""A plan as text: the tree of groups and steps, with action, reason and path of each."""
+"""A plan as plain text: the tree of groups and steps with action, reason and path of each, what changed, the totals."""
 
-from collections.abc import Iterable, Mapping
-from typing import final
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
+from marin_trace.planning.fold import LONGEST_FAN, Difference, Row, StepRow, differences, rows_of, titled
 from marin_trace.planning.plan import Plan, PlannedStep
 from marin_trace.planning.words import counted
 
+__all__ = ["CHANGED_TITLE", "difference_lines", "needs_text", "render_plan"]
 
-@final
-class _Branch:
-    """A group with what is in it, in the order of its first step."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, _Branch | PlannedStep] = {}
-
-    def branch(self, name: str) -> "_Branch":
-        found = self.entries.setdefault(f"group {name}", _Branch())
-        assert isinstance(found, _Branch)
-        return found
-
-    def steps(self) -> "Iterable[PlannedStep]":
-        for entry in self.entries.values():
-            if isinstance(entry, _Branch):
-                yield from entry.steps()
-            else:
-                yield entry
+CHANGED_TITLE: Final = "changed since an earlier build:"
 
 
-def render_plan(plan: Plan) -> str:
-    """The text of a plan: a line per group, two per step, and the totals."""
-    root = _Branch()
-    for step in plan.steps:
-        branch = root
-        for group in step.group_path:
-            branch = branch.branch(group)
-        branch.entries[f"step {step.output_path}"] = step
-    names = {step.output_path: step.name for step in plan.steps}
-    lines = list(_lines(root, "", names))
+def render_plan(plan: Plan, *, full: bool = False) -> str:
+    """The text of a plan: a line per group, two per step or fan of steps, what changed first, and the totals.
+
+    Args:
+        plan: Any.
+        full: Show each step of a long fan.
+    """
+    lines = list(_lines(rows_of(plan, full=full), "", plan.by_path()))
+    changed = [line for difference in differences(plan.steps) for line in difference_lines(difference)]
     total = counted(step.action for step in plan.steps)
-    return "\n".join([*lines, "" if lines else "nothing to do", total]).strip("\n")
+    parts = [lines, [CHANGED_TITLE, *changed] if changed else [], [total]]
+    return "\n\n".join("\n".join(part) for part in parts if part) if lines else f"nothing to do\n{total}"
 
 
-def _lines(branch: _Branch, indent: str, names: Mapping[str, str]) -> Iterable[str]:
-    steps = [entry for entry in branch.entries.values() if isinstance(entry, PlannedStep)]
-    width = max((len(step.name) for step in steps), default=0)
-    last = len(branch.entries) - 1
-    for index, (key, entry) in enumerate(branch.entries.items()):
-        is_top = not indent and isinstance(entry, _Branch)
-        mark = "" if is_top else "└─ " if index == last else "├─ "
-        below = "" if is_top else indent + ("   " if index == last else "│  ")
-        if isinstance(entry, _Branch):
-            yield f"{indent}{mark}{key.removeprefix('group ')}  ({counted(step.action for step in entry.steps())})"
-            yield from _lines(entry, below or " ", names)
-            continue
-        yield f"{indent}{mark}{entry.action:<4} {entry.name:<{width}}  {entry.reason}"
-        needs = f"  needs {', '.join(names[dep] for dep in entry.deps if dep in names)}" if entry.deps else ""
-        yield f"{below}     {entry.output_path}{needs}"
+def _lines(rows: Sequence[Row], indent: str, by_path: Mapping[str, PlannedStep]) -> Iterable[str]:
+    width = max((len(titled(row)) for row in rows if isinstance(row, StepRow)), default=0)
+    for index, row in enumerate(rows):
+        is_last = index == len(rows) - 1
+        is_top = not indent and not isinstance(row, StepRow)
+        mark = "" if is_top else "└─ " if is_last else "├─ "
+        below = "" if is_top else indent + ("   " if is_last else "│  ")
+        if isinstance(row, StepRow):
+            yield f"{indent}{mark}{row.steps[0].action:<4} {titled(row):<{width}}  {row.reason}"
+            needs = needs_text(row, by_path)
+            yield f"{below}     {_place(row)}{f'  needs {needs}' if needs else ''}"
+        else:
+            yield f"{indent}{mark}{titled(row)}  ({counted(step.action for step in row.steps)})"
+            yield from _lines(row.rows, below or " ", by_path)
+
+
+def _place(row: StepRow) -> str:
+    paths = [step.output_path for step in row.steps]
+    return paths[0] if len(paths) == 1 else f"{os.path.commonprefix(paths).rpartition('/')[0]}/…"  # noqa: RUF071 - URLs
+
+
+def needs_text(row: StepRow, by_path: Mapping[str, PlannedStep]) -> str:
+    """What the steps of a row wait for: names, or templates of many."""
+    paths = dict.fromkeys(path for step in row.steps for path in step.deps)
+    deps = [by_path[path] for path in paths if path in by_path]
+    names = list(dict.fromkeys(dep.name for dep in deps))
+    if len(names) <= LONGEST_FAN:
+        return ", ".join(names)
+    by_title: dict[str, list[str]] = {}
+    for dep in deps:
+        by_title.setdefault(dep.template or dep.name, []).append(dep.name)
+    shown = [same[0] if len(same) == 1 else f"{title} x {len(same)}" for title, same in by_title.items()]
+    return ", ".join(shown[:LONGEST_FAN]) + (", …" if len(shown) > LONGEST_FAN else "")
+
+
+def difference_lines(difference: Difference) -> Iterable[str]:
+    """What changed, once: one line for one field, else a line each below the names."""
+    lines = difference.lines or ["in nothing that was recorded"]
+    tail = f"  {_below_text(difference)}" if difference.below else ""
+    if len(lines) == 1:
+        yield f"  {difference.title}  {lines[0]}{tail}"
+        return
+    yield f"  {difference.title}{tail}"
+    yield from (f"    {line}" for line in lines)
+
+
+def _below_text(difference: Difference) -> str:
+    steps = "1 step" if difference.below == 1 else f"{difference.below} steps"
+    return f"and {steps} below {'it' if len(difference.steps) == 1 else 'them'}"
