@@ -5,7 +5,7 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from typing import Any, Final, cast, final
@@ -16,14 +16,17 @@ from marin_trace.cli.request import RunRequest
 from marin_trace.cli.tables import print_rows
 from marin_trace.errors import ExperimentError, FlagError, MarinTraceError, explain
 from marin_trace.ir.refs import is_absolute
+from marin_trace.lowering.paths import normal_prefix
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.planning.adoptable import Adoptable, contradictions, outputs_of_older_steps, weighed
 from marin_trace.planning.words import age_text, size_text
 from marin_trace.runtime.adoption import adopt, adoption_of
-from marin_trace.runtime.prefix import current_prefix, normalise_prefix
+from marin_trace.runtime.prefix import current_prefix
 from marin_trace.runtime.records import read_step_info
+from marin_trace.runtime.run_plan import brought_by
+from marin_trace.runtime.schedule import wanted
 from marin_trace.runtime.status import StepStatus, read_status, read_statuses
-from marin_trace.storage.files import join
+from marin_trace.storage.files import is_local, join, local_path
 
 __all__ = ["add_adopt"]
 
@@ -91,8 +94,8 @@ def _requested(options: argparse.Namespace, file: str, argv: Sequence[str]) -> A
 def _source(path: str, prefix: str) -> str:
     """The path of an output as given: absolute, or relative to the working directory, else to the prefix."""
     if is_absolute(path) or os.path.isdir(path):
-        return normalise_prefix(path)
-    return join(prefix, path.rstrip("/"))
+        return normal_prefix(local_path(path)) if is_local(path) else path.rstrip("/")
+    return join(prefix, path)
 
 
 def _step_named(name: str, request: RunRequest) -> StepSpec:
@@ -152,7 +155,12 @@ class _Result(StrEnum):
     """There are several candidates."""
     REFUSED = "refused"
     NONE = "none"
-    """Nothing of its name was built before: it would run."""
+    """Nothing of its name is finished: it would run."""
+    NOT_NEEDED = "not needed"
+    """The same, and nothing would read it."""
+
+
+_SETTLED: Final = (_Result.HIT, _Result.WOULD_ADOPT, _Result.ADOPTED)
 
 
 @final
@@ -172,13 +180,13 @@ def _adopt_all(options: argparse.Namespace, file: str, argv: Sequence[str]) -> i
         candidates = list(_candidates(request, old))
         if options.yes:
             candidates = [_adopted(candidate) for candidate in candidates]
+        candidates = _with_needs(candidates, request)
     rows = [_row(each.result.value, each.step.name, each.found, each.detail) for each in candidates]
     _print(rows, as_json=options.json)
     possible = sum(candidate.result is _Result.WOULD_ADOPT for candidate in candidates)
     if possible and not options.json:
         print(f"--yes adopts {possible} output{'' if possible == 1 else 's'}: no data is moved")
-    settled = (_Result.HIT, _Result.WOULD_ADOPT, _Result.ADOPTED)
-    return _DONE if all(candidate.result in settled for candidate in candidates) else _LEFT
+    return _DONE if all(candidate.result in (*_SETTLED, _Result.NOT_NEEDED) for candidate in candidates) else _LEFT
 
 
 def _outputs_of_old_form(options: argparse.Namespace, prefix: str) -> dict[str, str]:
@@ -189,24 +197,25 @@ def _outputs_of_old_form(options: argparse.Namespace, prefix: str) -> dict[str, 
 
 def _candidates(request: RunRequest, old: Mapping[str, str] | None) -> Iterable[_Candidate]:
     statuses = read_statuses(request.steps)
-    missing = [step for path, step in request.steps.items() if not statuses[path].is_finished]
+    steps = {path: step for path, step in request.steps.items() if isinstance(step, StepSpec)}
+    missing = [step for path, step in steps.items() if not statuses[path].is_finished]
+    # What another recipe built at a step's own path can be adopted in place.
+    paths = {path: (path,) for path in steps if statuses[path].is_finished}
     if old is None:
-        paths = outputs_of_older_steps(missing, request.prefix)
+        paths |= outputs_of_older_steps(missing, request.prefix)
     else:
-        paths = {step.output_path: (old[step.name],) for step in missing if step.name in old}
+        paths |= {step.output_path: (old[step.name],) for step in missing if step.name in old}
     known = read_statuses(path for candidates in paths.values() for path in candidates)
-    for path, step in request.steps.items():
-        if isinstance(step, StepSpec):
-            yield from _of_step(step, statuses[path], paths.get(path, ()), known)
+    for path, step in steps.items():
+        status = statuses[path]
+        if status.is_finished and status.fingerprint in (None, step.fingerprint):
+            detail = f"adopted from {status.adopted_from}" if status.adopted_from else ""
+            yield _Candidate(step, _Result.HIT, detail=detail)
+        else:
+            yield from _of_step(step, paths.get(path, ()), known)
 
 
-def _of_step(
-    step: StepSpec, status: StepStatus, paths: Sequence[str], known: Mapping[str, StepStatus]
-) -> Iterable[_Candidate]:
-    if status.is_finished:
-        detail = f"adopted from {status.adopted_from}" if status.adopted_from else ""
-        yield _Candidate(step, _Result.HIT, detail=detail)
-        return
+def _of_step(step: StepSpec, paths: Sequence[str], known: Mapping[str, StepStatus]) -> Iterable[_Candidate]:
     finished = [path for path in paths if known[path].is_finished]
     if not finished:
         yield _Candidate(step, _Result.NONE, detail="; ".join(f"{path} is not finished" for path in paths))
@@ -220,6 +229,19 @@ def _of_step(
             yield _Candidate(step, _Result.DIFFERS, found, "; ".join(map(str, changes)))
         else:
             yield _Candidate(step, _Result.WOULD_ADOPT, found)
+
+
+def _with_needs(candidates: Sequence[_Candidate], request: RunRequest) -> list[_Candidate]:
+    """The same, with what no run would build once all that would be adopted is."""
+    settled = {candidate.step.output_path for candidate in candidates if candidate.result in _SETTLED}
+    roots = [root.output_path for root in request.roots]
+    needed = wanted(roots, is_finished=settled.__contains__, needs=lambda path: brought_by(request.steps[path]))
+    return [
+        replace(candidate, result=_Result.NOT_NEEDED)
+        if candidate.result is _Result.NONE and candidate.step.output_path not in needed
+        else candidate
+        for candidate in candidates
+    ]
 
 
 def _adopted(candidate: _Candidate) -> _Candidate:

@@ -6,6 +6,7 @@ step's own output path (`OutputName`) and versioned values. Nothing is looked at
 version that the older executor computed (`marin_trace.legacy.version`).
 """
 
+import copy
 import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -129,6 +130,10 @@ class ExecutorStep(Marker, Generic[ConfigT]):
     def __marin_trace_value__(self) -> StepOutput:
         return self._ref
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ExecutorStep[ConfigT]":
+        # Another step, with a config of its own that may be changed: nothing that is known of this one holds for it.
+        return replace(self, config=copy.deepcopy(self.config, memo))
+
     def __repr__(self) -> str:
         return f"<ExecutorStep {self.name}>"
 
@@ -209,12 +214,15 @@ class OutputName(Marker):
 
 @dataclass(frozen=True)
 class VersionedValue(Marker, Generic[T]):
-    """A value that is part of its step's version; the function gets the value itself."""
+    """A value that is part of its step's version; the function gets the value itself, and so do names of steps."""
 
     value: T
 
     def __marin_trace_value__(self) -> T:
         return self.value
+
+    def __format__(self, spec: str) -> str:
+        return format(self.value, spec)
 
 
 THIS_OUTPUT_PATH: Final = OutputName(None)

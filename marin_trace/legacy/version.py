@@ -7,7 +7,7 @@ The version of a step is a JSON object; the first six hex digits of the md5 of i
     {"config": {"a.b[0].c": 1, "data": "DEP[0]/train"}, "dependencies": [{…}], "name": "train"}
 
 - ``config`` holds versioned values and references alone, by path: fields and dict keys after a dot, items of lists and
-  tuples in brackets. A config that is itself one value has the empty path.
+  tuples (and numbers that are dict keys) in brackets. A config that is itself one value has the empty path.
 - References are numbered in order of occurrence: fields in the order of the class, dict entries in theirs, depth
   first. Each occurrence has a number of its own, and its step an entry of its own in ``dependencies``, also where one
   step occurs twice. ``/`` and what was asked for below its output follow the number.

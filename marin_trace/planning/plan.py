@@ -71,6 +71,10 @@ class PlannedStep:
     """None: it is finished, or nothing of this name was built before."""
     warnings: tuple[str, ...] = ()
     """What speaks against using a finished output, each complete alone."""
+    adopted_from: str | None = None
+    """Of a hit: the output that was adopted."""
+    adoptable: str | None = None
+    """Of a miss: what older output it could adopt, in words; the reason ends with it."""
 
 
 @final
@@ -157,20 +161,21 @@ def planned(
     steps: list[PlannedStep] = []
     for path, step in run_plan.steps.items():
         action, reason = _action_and_reason(run_plan, options, path, to_run, failed, reasons)
-        if action is PlannedAction.RUN and path in reasons.adoptable:
-            reason = f"{reason}; {reasons.adoptable[path]}"
+        adoptable = reasons.adoptable.get(path) if action is PlannedAction.RUN else None
         groups = scope_by_output[path].groups() if path in scope_by_output else ()
         steps.append(
             PlannedStep(
                 name=step.name,
                 action=action,
-                reason=reason,
+                reason=reason if adoptable is None else f"{reason}; {adoptable}",
                 output_path=path,
                 deps=tuple(run_plan.waits[path]),
                 group_path=tuple(group.name for group in groups),
                 group_templates=tuple(group.template for group in groups),
                 template=step.template,
                 explanation=reasons.explanations.get(path),
+                adopted_from=run_plan.statuses[path].adopted_from if action is PlannedAction.HIT else None,
+                adoptable=adoptable,
                 warnings=reasons.warnings.get(path, ()) if action is PlannedAction.HIT else (),
             )
         )

@@ -14,7 +14,7 @@ from marin_trace.runtime.redaction import redact_parts
 from marin_trace.runtime.schedule import find_cycle, post_order, wanted
 from marin_trace.runtime.status import StepStatus, read_statuses
 
-__all__ = ["RunPlan", "RunnableStep", "collect_steps", "plan_run"]
+__all__ = ["RunPlan", "RunnableStep", "brought_by", "collect_steps", "plan_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def plan_run(
     def is_finished(path: str) -> bool:
         return known[path].is_finished and not (path in options.forced and known[path].epoch <= options.forced[path])
 
-    brings = {path: _brings(step) for path, step in steps.items()}
+    brings = {path: brought_by(step) for path, step in steps.items()}
     forced = [path for path in steps if path in options.forced]
     chosen = wanted([*(step.output_path for step in asked), *forced], is_finished=is_finished, needs=brings.__getitem__)
     nonblocking = {dep.output_path for path in chosen for dep in steps[path].nonblocking_deps}
@@ -182,7 +182,8 @@ def collect_steps(roots: Iterable[RunnableStep]) -> dict[str, RunnableStep]:
     return {path: steps[path] for path in order}
 
 
-def _brings(step: RunnableStep) -> list[str]:
+def brought_by(step: RunnableStep) -> list[str]:
+    """The output paths of what a step brings into a run while it is unfinished."""
     excluded = {dep.output_path for dep in step.order_only_deps}
     waited = [dep.output_path for dep in step.deps if dep.output_path not in excluded]
     return waited + [dep.output_path for dep in step.nonblocking_deps]

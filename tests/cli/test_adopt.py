@@ -246,6 +246,46 @@ def test_what_is_not_finished_and_what_was_never_built_is_told(experiment: Path,
     assert rows[2]["detail"] == f"{unfinished} is not finished"
 
 
+def test_an_input_without_an_output_is_not_missed_where_nothing_reads_it(
+    experiment: Path, prefix: str, adopt: Any
+) -> None:
+    run_old(experiment, prefix)
+    [left] = Path(prefix, "raw").iterdir()
+    left.rename(left.parent / "renamed")
+    code, rows = adopt("--from-legacy", "new.py")
+    assert (code, results(rows)) == (0, dict.fromkeys(ALL, "would adopt") | {"raw/words": "not needed"})
+    [evaluated] = Path(prefix, "count").glob("2-*")
+    evaluated.rename(evaluated.parent / "renamed")
+    code, rows = adopt("--from-legacy", "new.py", "--yes")
+    assert (code, results(rows)) == (1, dict.fromkeys(ALL, "adopted") | {"raw/words": "none", "count/2": "none"})
+    assert "4 steps: 2 finished, 2 would run" in dry_run(experiment, prefix)
+
+
+def test_an_output_of_another_recipe_at_the_steps_own_path_is_adopted_in_place(
+    experiment: Path, prefix: str, adopt: Any
+) -> None:
+    run_old(experiment, prefix)
+    [left] = Path(prefix, "raw").iterdir()
+    kept = NEW.replace('@step(name="raw/words")', f'@step(name="raw/words", override_output_path="raw/{left.name}")')
+    write_script(experiment, kept, "new.py")
+    code, rows = adopt("--from-legacy", "new.py", "--yes")
+    assert (code, results(rows)) == (0, dict.fromkeys(ALL, "adopted"))
+    assert rows[0]["output"] == str(left)
+    assert results(adopt("--from-legacy", "new.py")[1]) == dict.fromkeys(ALL, "hit")
+    assert "4 steps: 4 finished" in dry_run(experiment, prefix)
+
+
+def test_many_adopted_outputs_are_one_row_of_a_plan(experiment: Path, prefix: str, adopt: Any) -> None:
+    for name, text in (("old", OLD), ("new", NEW)):
+        write_script(experiment, text.replace("range(3)", "range(8)"), f"{name}.py")
+    run_old(experiment, prefix)
+    lines = [line for line in dry_run(experiment, prefix).splitlines() if "count/{number} x 8" in line]
+    assert "outputs of these names exist: adopt them?" in lines[0]
+    assert adopt("--from-legacy", "new.py", "--yes")[0] == 0
+    [line] = [line for line in dry_run(experiment, prefix).splitlines() if "count/" in line and "hit" in line]
+    assert line.split("hit")[1].split() == ["count/{number}", "x", "8", "adopted"]
+
+
 def test_an_override_path_keeps_an_old_output(experiment: Path, prefix: str, adopt: Any) -> None:
     run_old(experiment, prefix)
     [left] = Path(prefix, "raw").iterdir()
@@ -301,6 +341,8 @@ def test_an_adopted_output_that_was_built_again_is_told(experiment: Path, prefix
         (["raw/wrods", "left", "--experiment", "new.py"], 1, "the experiment has no step 'raw/wrods'"),
         (["all", "left", "--experiment", "new.py"], 1, "a group has no output of its own"),
         (["raw/words", "nowhere", "--experiment", "new.py"], 1, "nothing there says that it is finished"),
+        (["raw/words", __file__, "--experiment", "new.py"], 1, "nothing there says that it is finished"),
+        (["raw/words", "http://x/y", "--experiment", "new.py"], 2, "http:// cannot hold outputs"),
         (["raw/words", "left"], 1, "has recorded what its recipe is"),
         (["raw/words"], 2, "adopt takes a step and a path"),
         (["raw/words", "left", "--yes"], 2, "--old and --yes go with --from-legacy"),

@@ -1,5 +1,6 @@
 """Steps of the older kind, run: alone, and beside traced steps and specs."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,25 @@ def test_an_old_module_changes_one_import_line() -> None:
     assert legacy.executor_main is executor_main
     with pytest.raises(AttributeError, match="has no attribute 'Executor'"):
         _ = legacy.Executor
+
+
+def test_a_copied_step_has_a_config_of_its_own() -> None:
+    first = ExecutorStep("a", print, {"lr": versioned(1), "data": words})
+    same = copy.copy(first)
+    before = [spec.output_path for spec in lower([first, same])]
+    second = copy.deepcopy(first)
+    second.config["lr"] = versioned(2)
+    assert len(before) == 2
+    assert len(lower([first, same, second])) == 3
+    assert second.config["data"].name == "raw/words"
+
+
+def test_a_versioned_value_is_itself_in_the_name_of_a_step() -> None:
+    @step(name="train/{lr:.2f}")
+    def train(lr: Any) -> StepRef:
+        return deferred(write)(WriteConfig([str(lr)], output()))
+
+    assert train(versioned(0.5)).name == "train/0.50"
 
 
 def test_groups_return_them() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from marin_trace import StepSpec, executor_main
 from marin_trace.errors import LeaseLostError, MarinTraceError, RunError, StepAlreadyDone
 from marin_trace.io import atomic_write
 from marin_trace.runtime.adoption import AdoptionKind, adopt, adoption_of
@@ -233,6 +234,19 @@ def test_who_had_just_begun_to_build_is_stopped(prefix: str, caplog: pytest.LogC
         assert isinstance(running.exception(30), LeaseLostError)
     assert "another launcher had just begun to build it" in caplog.text
     assert read_status(f"{prefix}/new").adopted_from == f"{prefix}/old"
+
+
+def test_a_step_written_by_hand_is_told_that_it_would_look_in_the_wrong_place(prefix: str, source: str) -> None:
+    raw = StepSpec("raw")
+    bind(raw.output_path, source, raw.fingerprint)
+    reading = StepSpec("reading", deps=[raw], fn=lambda path: Path(raw.output_path, "data.txt").read_text())
+    with pytest.raises(
+        RunError, match="reading was written by hand, and would look for an adopted output at"
+    ) as caught:
+        executor_main(steps=[reading], argv=[])
+    assert source in str(caught.value)
+    assert Path(__file__).name in str(caught.value)
+    assert executor_main(steps=[raw], argv=[]).output_path(raw) == source
 
 
 def test_an_interrupted_adoption_leaves_nothing_open(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
