@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from marin_trace import StepRef, deferred, executor_main, output, step
 from marin_trace.executor import resolve_executor_step
 from marin_trace.io import atomic_write
@@ -14,6 +16,8 @@ from marin_trace.runtime.maintenance import CheckKind, check_output, collect_gar
 from marin_trace.runtime.report import OutcomeKind
 from marin_trace.runtime.status import StatusKind, read_status
 from marin_trace.storage.files import read_bytes, write_bytes
+from tests.storage.clouds import Cloud
+from tests.storage.faults import Fault, lost_answer, status_after, status_before
 
 
 def write_words(config: dict[str, Any]) -> None:
@@ -67,23 +71,39 @@ def test_what_the_older_executor_left_has_an_age(base: str) -> None:
     assert found.age_seconds >= 0
 
 
-def test_job_payloads_lead_to_what_was_adopted(base: str, tmp_path: Path) -> None:
-    """A step in a process of its own has the paths of its inputs from the launcher."""
-    executor_main(steps=[OLD], argv=["--prefix", base])
-    left = resolve_executor_step(OLD, prefix=base).output_path
-    [spec] = lower(words("other text"), prefix=base)
+def test_a_step_in_a_process_of_its_own_is_led_to_what_was_adopted(prefix: str, tmp_path: Path) -> None:
+    executor_main(steps=[OLD], argv=[])
+    left = resolve_executor_step(OLD, prefix=prefix).output_path
+    [spec] = lower(words("other text"), prefix=prefix)
     adopt(adoption_of(spec.output_path, left, spec.fingerprint), spec.fingerprint)
-    marker = tmp_path / "seen"
-    if base.startswith("memory:"):  # a process of its own has a memory of its own
-        return
 
     @step(name="apart", env_vars={"APART": "1"})
     def apart(source: Any) -> StepRef:
-        return deferred(copy_path)(source, str(marker))
+        return deferred(copy_path)(source, str(tmp_path / "seen"))
 
-    executor_main(steps=[apart(words("other text"))], argv=["--prefix", base])
-    assert marker.read_text() == left
+    executor_main(steps=[apart(words("other text"))], argv=[])
+    assert Path(tmp_path, "seen").read_text() == left
 
 
 def copy_path(path: str, to: str) -> None:
     Path(to).write_text(path)
+
+
+CONTROL_WRITES = (".adopted", "000001.end", ".executor_status", ".executor_info", "000001.claim")
+
+
+@pytest.mark.parametrize("fault", [lost_answer, status_after(503), status_before(503), status_before(429)])
+def test_a_fault_at_each_write_changes_nothing_of_what_is_decided(cloud: Cloud, tmp_path: Path, fault: Fault) -> None:
+    base = f"{cloud.bucket}{tmp_path}"
+    executor_main(steps=[OLD], argv=["--prefix", base])
+    left = resolve_executor_step(OLD, prefix=base).output_path
+    [spec] = lower(words("other text"), prefix=base)
+    planned = adoption_of(spec.output_path, left, spec.fingerprint)
+    for name in CONTROL_WRITES:
+        cloud.faults.hit(fault, where=lambda call, name=name: call.is_write and name in f"{call.path} {call.content}")
+    assert adopt(planned, spec.fingerprint, spec.record()) is AdoptionKind.ADOPTED
+    assert cloud.faults.pending == []
+    status = read_status(spec.output_path)
+    assert (status.kind, status.epoch, status.adopted_from) == (StatusKind.SUCCESS, 1, left)
+    again = adoption_of(spec.output_path, left, spec.fingerprint)
+    assert adopt(again, spec.fingerprint, spec.record()) is AdoptionKind.STANDS
