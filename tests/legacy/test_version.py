@@ -22,6 +22,7 @@ from marin_trace.legacy import (
     THIS_OUTPUT_PATH,
     ExecutorStep,
     InputName,
+    VersionedValue,
     ensure_versioned,
     get_executor_step,
     output_path_of,
@@ -213,28 +214,86 @@ json_values = st.recursive(
 
 
 def expected_version(old: ExecutorStep[Any]) -> dict[str, Any]:
-    """The rule again, as short as it can be said, for configs that are dicts of versioned values and steps."""
+    """The rule again, with a walk of its own."""
     config: dict[str, Any] = {}
-    dependencies: list[Any] = []
-    for key, value in old.config.items():
-        if isinstance(value, ExecutorStep):
-            config[key] = f"DEP[{len(dependencies)}]"
-            dependencies.append(expected_version(value))
-        else:
-            config[key] = unwrap_versioned_value(value)
-    return {"name": old.name, "config": config, "dependencies": dependencies}
+    steps: list[tuple[ExecutorStep[Any], bool]] = []
+
+    def walk(value: Any, path: str) -> None:
+        match value:
+            case VersionedValue():
+                config[path] = value.value
+            case ExecutorStep():
+                walk(InputName(value, None), path)
+            case InputName(step=None):
+                config[path] = value.name
+            case InputName():
+                config[path] = f"DEP[{len(steps)}]" + (f"/{value.name}" if value.name else "")
+                steps.append((get_executor_step(value), value.block_on_step))
+            case Config():
+                for name in ("data", "lr", "output_path", "rest"):
+                    walk(getattr(value, name), f"{path}.{name}" if path else name)
+            case list() | tuple():
+                for index, item in enumerate(value):
+                    walk(item, f"{path}[{index}]")
+            case dict():
+                for key, item in value.items():
+                    walk(item, f"{path}.{key}" if path else key)
+            case _:
+                pass
+
+    walk(old.config, "")
+    waited, watched = ([expected_version(step) for step, blocks in steps if blocks is kind] for kind in (True, False))
+    version = {"name": old.name, "config": config, "dependencies": waited}
+    return version | ({"pseudo_dependencies": watched} if watched else {})
 
 
-@given(st.lists(st.lists(st.tuples(st.sampled_from("abcd"), json_values | st.integers(0, 4)), max_size=4), max_size=5))
-def test_the_text_is_that_of_json_dumps(levels: list[list[tuple[str, Any]]]) -> None:
+keys = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=3).filter(lambda key: key != "{}")
+leaves = st.one_of(
+    st.builds(versioned, json_values),
+    st.builds(this_output_path),
+    st.just(InputName.hardcoded("gs://bucket/x/")),
+    st.tuples(st.just("step"), st.integers(0, 9), st.sampled_from(["", "a", "b/*.gz", "c/"]), st.booleans()),
+    st.none() | st.integers() | st.text(),
+)
+configs = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(keys, inner, max_size=3)
+        | st.builds(Config, inner, inner, rest=inner)
+    ),
+    max_leaves=10,
+)
+
+
+def with_steps(value: Any, steps: list[ExecutorStep[Any]]) -> Any:
+    """A config with the steps that its placeholders mean."""
+    match value:
+        case ("step", int(number), str(below), bool(blocks)):
+            found = steps[number % len(steps)]
+            found = found / below if below else found
+            return found if blocks else found.nonblocking()
+        case list() | tuple():
+            return type(value)(with_steps(item, steps) for item in value)
+        case dict():
+            return {key: with_steps(item, steps) for key, item in value.items()}
+        case Config():
+            fields = (value.data, value.lr, value.output_path, value.rest)
+            return Config(*(with_steps(item, steps) for item in fields))
+        case _:
+            return value
+
+
+@given(st.lists(configs, max_size=4))
+def test_the_text_is_that_of_json_dumps(generated: list[Any]) -> None:
     steps = [ExecutorStep("s0", work, {})]
-    for entries in levels:
-        config = {
-            key: steps[value] if isinstance(value, int) and 0 <= value < len(steps) else versioned(value)
-            for key, value in entries
-        }
-        steps.append(ExecutorStep(f"s{len(steps)}", work, config))
-    assert text_of(steps[-1]) == json.dumps(expected_version(steps[-1]), sort_keys=True)
+    for config in generated:
+        steps.append(ExecutorStep(f"s{len(steps)}", work, with_steps(config, steps)))
+    text = json.dumps(expected_version(steps[-1]), sort_keys=True)
+    assert text_of(steps[-1]) == text
+    [*_, spec] = lower(steps, prefix="/data")
+    assert spec.output_path == f"/data/{spec.name}-{hashlib.md5(text.encode()).hexdigest()[:6]}"
 
 
 def test_a_deep_chain_needs_no_recursion() -> None:
