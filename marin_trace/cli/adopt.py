@@ -18,7 +18,8 @@ from marin_trace.errors import ExperimentError, FlagError, MarinTraceError, expl
 from marin_trace.ir.refs import is_absolute
 from marin_trace.lowering.paths import normal_prefix
 from marin_trace.lowering.step_spec import StepSpec
-from marin_trace.planning.adoptable import Adoptable, contradictions, outputs_of_older_steps, weighed
+from marin_trace.planning.adoptable import Adoptable, outputs_of_older_steps, weighed
+from marin_trace.planning.contradictions import contradictions
 from marin_trace.planning.words import age_text, size_text
 from marin_trace.runtime.adoption import adopt, adoption_of
 from marin_trace.runtime.prefix import current_prefix
@@ -150,9 +151,9 @@ class _Result(StrEnum):
     WOULD_ADOPT = "would adopt"
     ADOPTED = "adopted"
     DIFFERS = "differs"
-    """The only candidate was built with other values."""
+    """Each candidate was built with other values, or from other inputs."""
     AMBIGUOUS = "ambiguous"
-    """There are several candidates."""
+    """There are several candidates, and nothing speaks against either."""
     REFUSED = "refused"
     NONE = "none"
     """Nothing of its name is finished: it would run."""
@@ -219,16 +220,15 @@ def _of_step(step: StepSpec, paths: Sequence[str], known: Mapping[str, StepStatu
     finished = [path for path in paths if known[path].is_finished]
     if not finished:
         yield _Candidate(step, _Result.NONE, detail="; ".join(f"{path} is not finished" for path in paths))
-    for path in finished:
-        changes = contradictions(path, step)
+    changes = {path: "; ".join(map(str, contradictions(path, step))) for path in finished}
+    fitting = [path for path in finished if not changes[path]]
+    for path in fitting or finished:
         found = weighed(path, known[path])
-        if len(finished) > 1:
+        if len(fitting) > 1:
             hint = f"marin-trace adopt {step.name} {path} --experiment FILE.py"
-            yield _Candidate(step, _Result.AMBIGUOUS, found, "; ".join([*map(str, changes), hint]))
-        elif changes:
-            yield _Candidate(step, _Result.DIFFERS, found, "; ".join(map(str, changes)))
+            yield _Candidate(step, _Result.AMBIGUOUS, found, hint)
         else:
-            yield _Candidate(step, _Result.WOULD_ADOPT, found)
+            yield _Candidate(step, _Result.DIFFERS if changes[path] else _Result.WOULD_ADOPT, found, changes[path])
 
 
 def _with_needs(candidates: Sequence[_Candidate], request: RunRequest) -> list[_Candidate]:

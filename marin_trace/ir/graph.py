@@ -186,6 +186,8 @@ class ForeignRecipe:
     """The sha256 of the text, in hex."""
     parts: Mapping[str, str]
     """What the text says: readable text by config path."""
+    depth: int
+    """How deep the identities of steps that it reads are nested in it, its own included."""
 
 
 class Occurrence(Protocol):

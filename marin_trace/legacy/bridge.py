@@ -5,7 +5,7 @@ its version instead of by that call, and writes where the older executor wrote.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final, final
 
@@ -124,8 +124,13 @@ def _node(step: ExecutorStep[Any], version: StepVersion) -> Node:
         step.location,
         scope,
         tuple(dict.fromkeys(read)),
-        ForeignRecipe(text, hashlib.sha256(text.encode()).hexdigest(), readable_parts(step.name, version, read)),
+        _recipe(text, readable_parts(step.name, version, read), read),
     )
+
+
+def _recipe(text: str, parts: dict[str, str], read: Sequence[Node]) -> ForeignRecipe:
+    depth = 1 + max((node.foreign.depth for node in read if node.foreign is not None), default=0)
+    return ForeignRecipe(text, hashlib.sha256(text.encode()).hexdigest(), parts, depth)
 
 
 def _arguments(config: Any, scope: Scope) -> tuple[Record, list[Found]]:

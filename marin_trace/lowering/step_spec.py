@@ -1,9 +1,10 @@
 """StepSpecs: steps as the runner takes them. What lowering makes, and what can be written by hand."""
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from marin_trace.errors import ConfigTypeError, RunError, UnstableValueError, explain
 from marin_trace.ir.canonical import identity_bytes
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from marin_trace.runtime.executable import Executable
     from marin_trace.runtime.options import RunOptions
     from marin_trace.runtime.records import StepRecord
+
+_LONGEST_VERSION: Final = 1 << 20
+"""Characters of a version that is written beside an output: it holds those of all that is read, nested."""
+_DEEPEST_VERSION: Final = 64
 
 SPEC_SCHEME = b"marin_trace spec 1\n"
 """Begins the recipe of a hand-written spec."""
@@ -189,7 +194,13 @@ class StepSpec:
             deps=tuple(self.dep_paths),
             description=self._options.description,
             location=self.location,
+            version=self._version(),
         )
+
+    def _version(self) -> Any:
+        foreign = None if self._node is None else self._node.foreign
+        is_short = foreign is not None and len(foreign.text) <= _LONGEST_VERSION and foreign.depth <= _DEEPEST_VERSION
+        return json.loads(foreign.text) if foreign is not None and is_short else None
 
     def config(self) -> Any:
         """What its calls get, unversioned values included, as a JSON value. Secrets are in it."""

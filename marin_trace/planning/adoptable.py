@@ -1,29 +1,23 @@
-"""Finished outputs that steps could adopt: found by name, weighed, and compared with the step's recipe as far as known.
+"""Finished outputs that steps could adopt: found by name, and weighed. Reads, and writes nothing."""
 
-Reads, and writes nothing.
-"""
-
-import ast
 import itertools
-import json
 import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, cast, final
+from typing import Final, final
 
 from marin_trace.planning.words import age_text, size_text
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.manifest import data_files
-from marin_trace.runtime.records import FieldChange, read_step_info
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan
 from marin_trace.runtime.status import StepStatus, read_statuses
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import written_at
 
-__all__ = ["Adoptable", "contradictions", "outputs_of_older_steps", "outputs_to_adopt", "weighed"]
+__all__ = ["Adoptable", "outputs_of_older_steps", "outputs_to_adopt", "weighed"]
 
 _HASHED: Final = re.compile(r"(?P<name>.+)-[0-9a-f]{6}")
 """How the older executor named the directories of outputs."""
@@ -117,66 +111,3 @@ def _age_of(output_path: str, status: StepStatus) -> float | None:
     else:
         finished = written_at(AttemptLog(output_path).status_token)
     return None if finished is None else max(0.0, datetime.now(UTC).timestamp() - finished)
-
-
-def contradictions(output_path: str, step: RunnableStep) -> list[FieldChange]:
-    """Where the config that an output was built with says something else than a step's recipe, as far as both tell.
-
-    The older executor recorded versioned values alone; a path that only one of the two has says nothing, nor does a
-    value that is no plain one.
-    """
-    info = read_step_info(output_path)
-    old = {} if info is None else _recorded_values(info)
-    new = {_below_parameter(path): _plain(text) for path, text in step.recipe_parts().items()}
-    return [
-        FieldChange(path, repr(value), repr(new[path][0]))
-        for path, value in old.items()
-        if path and new.get(path) and (type(value), value) != (type(new[path][0]), new[path][0])
-    ]
-
-
-def _recorded_values(info: Mapping[str, Any]) -> dict[str, Any]:
-    """The plain values of a record, by path below the config."""
-    version: Any = info.get("version")
-    if isinstance(version, dict):
-        config: Any = cast("dict[str, Any]", version).get("config")
-        values = cast("dict[str, Any]", config) if isinstance(config, dict) else {}
-        return dict(leaf for path, value in values.items() for leaf in _leaves(value, path) if not _is_reference(value))
-    parts: Any = info.get("parts")
-    texts = cast("dict[str, str]", parts) if isinstance(parts, dict) else {}
-    plain = {_below_parameter(path): _plain(str(text)) for path, text in texts.items()}
-    return {
-        path: value
-        for below, values in plain.items()
-        if values and not _is_reference(values[0])
-        for path, value in _leaves(values[0], below)
-    }
-
-
-def _leaves(value: Any, path: str) -> Iterable[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in cast("dict[Any, Any]", value).items():
-            yield from _leaves(item, f"{path}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(cast("list[Any]", value)):
-            yield from _leaves(item, f"{path}[{index}]")
-    else:
-        yield path, value
-
-
-def _is_reference(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("DEP[")
-
-
-def _below_parameter(path: str) -> str:
-    """``config.weights['en']`` as ``weights.en``: how versions write a path; the parameter's name is left out."""
-    dotted = re.sub(r"\['([^']*)'\]", r".\1", path)
-    return re.sub(r"^[^.\[]*\.?", "", dotted)
-
-
-def _plain(text: str) -> tuple[Any, ...]:
-    """The value that a text of a recipe stands for, as JSON has it; none where it is no plain one."""
-    try:
-        return (json.loads(json.dumps(ast.literal_eval(text))),)
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return ()

@@ -124,9 +124,8 @@ def age_as_left_by_the_older_executor(prefix: str) -> None:
             file.unlink()
         (token.parent / ".executor").rmdir()
         info = json.loads((token.parent / ".executor_info").read_text())
-        words = {"words": ["a", "b"]} if info["name"] == "raw/words" else {"source": "DEP[0]"}
-        version = {"name": info["name"], "config": words, "dependencies": []}
-        (token.parent / ".executor_info").write_text(json.dumps({"name": info["name"], "version": version}))
+        kept = {"name": info["name"], "fn_name": "write", "version": info["version"], "config": info["config"]}
+        (token.parent / ".executor_info").write_text(json.dumps(kept))
         (token.parent / ".artifact.json").unlink()
         then = time.time() - 41 * 86_400
         os.utime(token, (then, then))
@@ -202,16 +201,38 @@ def test_a_step_is_named_by_its_name_its_name_with_hash_or_its_path(experiment: 
     assert adopt(str(own), str(left))[1][0]["result"] == "stands"
 
 
-def test_several_outputs_of_a_name_are_left_to_choose_from(experiment: Path, prefix: str, adopt: Any) -> None:
-    run_old(experiment, prefix)
+def run_with_other_words(experiment: Path, prefix: str) -> None:
     changed = OLD.replace('versioned(["a", "b"])', 'versioned(["a", "b", "c"])')
-    write_script(experiment, changed, "changed.py")
-    assert run_script(experiment / "changed.py", prefix=prefix).returncode == 0
-    code, rows = adopt("--from-legacy", "new.py", "--yes")
-    assert code == 1
-    assert {row["result"] for row in rows} == {"ambiguous"}
-    assert [row["detail"].partition(";")[0] for row in rows[:2] if "words[2]" in row["detail"]] == []
+    done = run_script(write_script(experiment, changed, "changed.py"), prefix=prefix)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("was_old", [False, True])
+def test_of_several_outputs_of_a_name_the_one_that_fits_is_adopted(
+    experiment: Path, prefix: str, adopt: Any, was_old: bool
+) -> None:
+    run_old(experiment, prefix)
+    run_with_other_words(experiment, prefix)
+    if was_old:
+        age_as_left_by_the_older_executor(prefix)
     assert "2 outputs of this name exist, the newest" in dry_run(experiment, prefix)
+    code, rows = adopt("--from-legacy", "new.py", "--yes")
+    assert (code, results(rows)) == (0, dict.fromkeys(ALL, "adopted"))
+    outputs = {row["step"]: row["output"] for row in rows}
+    assert Path(outputs["raw/words"], "words.txt").read_text() == "a b"
+    assert Path(outputs["count/1"], "count.txt").read_text() == "2"
+
+
+def test_several_outputs_of_a_name_that_tell_nothing_are_left_to_choose_from(
+    experiment: Path, prefix: str, adopt: Any
+) -> None:
+    run_old(experiment, prefix)
+    run_with_other_words(experiment, prefix)
+    for info in Path(prefix).rglob(".executor_info"):
+        info.unlink()
+    code, rows = adopt("--from-legacy", "new.py", "--yes")
+    assert (code, {row["result"] for row in rows}, len(rows)) == (1, {"ambiguous"}, 8)
+    assert rows[0]["detail"] == f"marin-trace adopt raw/words {rows[0]['output']} --experiment FILE.py"
     code, rows = adopt("--from-legacy", "new.py", "--old", str(experiment / "old.py"), "--yes")
     assert (code, results(rows)) == (0, dict.fromkeys(ALL, "adopted"))
     outputs = {row["step"]: row["output"] for row in rows}
@@ -219,20 +240,21 @@ def test_several_outputs_of_a_name_are_left_to_choose_from(experiment: Path, pre
 
 
 @pytest.mark.parametrize("was_old", [False, True])
-def test_an_output_that_was_built_with_other_values_is_told_and_left(
+def test_what_was_built_with_other_values_or_from_other_inputs_is_told_and_left(
     experiment: Path, prefix: str, adopt: Any, was_old: bool
 ) -> None:
     run_old(experiment, prefix)
     if was_old:
         age_as_left_by_the_older_executor(prefix)
-    write_script(experiment, NEW.replace('["a", "b"]', '["a", "z"]'), "new.py")
+    write_script(experiment, NEW.replace('["a", "b"]', '["a", "z", "c"]'), "new.py")
+    before = tree_of(prefix)
     code, rows = adopt("--from-legacy", "new.py", "--yes")
-    assert code == 1
-    assert results(rows)["raw/words"] == "differs"
-    assert rows[0]["detail"] == "words[1]: 'b' → 'z'"
-    assert results(rows)["count/0"] == "adopted"
+    assert (code, results(rows)) == (1, dict.fromkeys(ALL, "differs"))
+    assert rows[0]["detail"] == "words[1]: 'b' → 'z'; words[2]: added 'c'"
+    assert rows[1]["detail"] == "raw/words: words[1]: 'b' → 'z'; raw/words: words[2]: added 'c'"
+    assert tree_of(prefix) == before
     code, [row] = adopt("raw/words", rows[0]["output"], "--experiment", "new.py")
-    assert (code, row["result"], row["detail"]) == (0, "adopted", "words[1]: 'b' → 'z'")
+    assert (code, row["result"], row["detail"]) == (0, "adopted", rows[0]["detail"])
 
 
 def test_what_is_not_finished_and_what_was_never_built_is_told(experiment: Path, prefix: str, adopt: Any) -> None:
