@@ -15,13 +15,11 @@ from marin_trace.cli.request import listener, request_for
 from marin_trace.errors import FlagError, MarinTraceError, RunFailedError
 from marin_trace.ir.graph import graph_of
 from marin_trace.ir.location import is_own_file
-from marin_trace.legacy import get_executor_step
 from marin_trace.lowering.lower import lower_graph
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.report import RunReport
-from marin_trace.runtime.step_runner import StepRunner
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +110,8 @@ def resolve_executor_step(step: Any, *, prefix: str | None = None) -> StepSpec:
         >>> resolve_executor_step(old, prefix="/data").output_path
         '/data/raw/web-1b0338'
     """
+    from marin_trace.legacy import get_executor_step
+
     node = get_executor_step(step).node
     return lower_graph(graph_of([node]), prefix=prefix).spec_by_node[node]
 
@@ -158,7 +158,10 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None, *, may_ask: 
         if not flags.dry_run:
             warn_of_outdated(outlook)
             check_force(outlook, may_ask=may_ask)
-        runner = StepRunner(options=outlook.options, statuses=outlook.statuses, resolve=request.resolve)
+        # Not needed where a command listens: its imports take a tenth of a second.
+        from marin_trace.runtime.step_runner import StepRunner
+
+        runner = StepRunner(options=outlook.options, plan=outlook.run_plan, resolve=request.resolve)
         return runner.run(
             request.roots,
             dry_run=flags.dry_run,

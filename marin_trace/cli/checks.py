@@ -55,7 +55,7 @@ def check_force(outlook: Outlook, *, may_ask: bool) -> None:
     Raises:
         RunError: The answer was no; nothing was started.
     """
-    finished = [path for path in outlook.forced if outlook.statuses[path].is_finished]
+    finished = [path for path in outlook.forced if outlook.run_plan.is_finished(path)]
     if not finished:
         return
     steps = outlook.request.steps

@@ -7,7 +7,7 @@ Exit codes: 0 all is well, or done; 1 something was found, or could not be done 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from marin_trace.cli.adopt import add_adopt
 from marin_trace.cli.flags import USAGE_ERROR, close_broken_output, told
@@ -15,19 +15,10 @@ from marin_trace.cli.plan import add_plan
 from marin_trace.cli.tables import print_rows
 from marin_trace.errors import FlagError, MarinTraceError, PrefixError, RunError, StorageError, explain
 from marin_trace.runtime.interrupts import exit_code_of
-from marin_trace.runtime.maintenance import (
-    Check,
-    CheckKind,
-    Garbage,
-    cancel_attempt,
-    check_output,
-    collect_garbage,
-    delete_garbage,
-    evidence_of,
-    find_outputs,
-    unlock,
-)
 from marin_trace.runtime.prefix import current_prefix, normalise_prefix
+
+if TYPE_CHECKING:
+    from marin_trace.runtime.maintenance import Check, Garbage
 
 __all__ = ["main"]
 
@@ -100,6 +91,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import CheckKind, check_output
+
     checks = [check_output(output) for output in _outputs(options.path)]
     rows = [
         {"result": check.kind.value, "output": check.output_path, "detail": check.detail, "files": _files_of(check)}
@@ -114,11 +107,11 @@ def _verify(options: argparse.Namespace) -> int:
     return _FOUND if is_bad else _DONE
 
 
-def _files_of(check: Check) -> list[dict[str, str]]:
+def _files_of(check: "Check") -> list[dict[str, str]]:
     return [{"path": change.path, "change": change.kind.value} for change in check.changes]
 
 
-def _lines_of(row: dict[str, Any], check: Check) -> list[dict[str, Any]]:
+def _lines_of(row: dict[str, Any], check: "Check") -> list[dict[str, Any]]:
     files_path = check.adopted_from or check.output_path
     files = [
         {"result": f"  {change.kind.value}", "output": f"{files_path}/{change.path}", "detail": ""}
@@ -128,6 +121,8 @@ def _lines_of(row: dict[str, Any], check: Check) -> list[dict[str, Any]]:
 
 
 def _gc(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import collect_garbage
+
     found = [garbage for output in _outputs(options.path) for garbage in collect_garbage(output)]
     results = [_delete(garbage) if options.delete else "would be deleted" for garbage in found]
     rows = [
@@ -145,7 +140,9 @@ def _gc(options: argparse.Namespace) -> int:
     return _FOUND if any(result.startswith("kept") for result in results) else _DONE
 
 
-def _delete(garbage: Garbage) -> str:
+def _delete(garbage: "Garbage") -> str:
+    from marin_trace.runtime.maintenance import delete_garbage
+
     try:
         delete_garbage(garbage)
     except RunError as error:
@@ -154,6 +151,8 @@ def _delete(garbage: Garbage) -> str:
 
 
 def _cancel(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import cancel_attempt
+
     output = normalise_prefix(options.output)
     evidence = cancel_attempt(output, why=options.why)
     result = "ended" if evidence.is_gone else "asked"
@@ -164,6 +163,8 @@ def _cancel(options: argparse.Namespace) -> int:
 
 
 def _unlock(options: argparse.Namespace) -> int:
+    from marin_trace.runtime.maintenance import evidence_of, unlock
+
     output = normalise_prefix(options.output)
     evidence = evidence_of(output)
     if evidence is None:
@@ -177,6 +178,8 @@ def _unlock(options: argparse.Namespace) -> int:
 
 
 def _outputs(paths: Sequence[str]) -> list[str]:
+    from marin_trace.runtime.maintenance import find_outputs
+
     found: dict[str, None] = {}
     for root in [normalise_prefix(path) for path in paths] or [current_prefix()]:
         outputs = list(find_outputs(root))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import final
 
 from marin_trace.cli.request import RunRequest
+from marin_trace.ir.collector import collector_paused
 from marin_trace.planning.adoptable import outputs_to_adopt
 from marin_trace.planning.advice import warnings_of_hits
 from marin_trace.planning.causes import find_causes
@@ -12,8 +13,8 @@ from marin_trace.planning.earlier import EarlierRuns
 from marin_trace.planning.plan import Plan, Reasons, planned
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.records import RUN_RECORDS_DIRECTORY
-from marin_trace.runtime.run_plan import plan_run
-from marin_trace.runtime.status import StepStatus, read_statuses
+from marin_trace.runtime.run_plan import RunPlan, plan_run
+from marin_trace.runtime.status import read_statuses
 from marin_trace.storage.files import join
 
 __all__ = ["Outlook", "outlook_of"]
@@ -25,11 +26,11 @@ class Outlook:
     """A request, with what the store says of its steps."""
 
     request: RunRequest
-    statuses: Mapping[str, StepStatus]
-    """Of every step, by output path, read in one batch."""
     forced: Mapping[str, str | None]
     """The outputs to build again; with the forced step that they read, where that is why."""
     options: RunOptions
+    run_plan: RunPlan
+    """What the runner would do."""
     warnings: Mapping[str, tuple[str, ...]]
     """What speaks against the finished outputs that are not built again, by output path."""
 
@@ -37,10 +38,13 @@ class Outlook:
         """The plan, with reasons. Reads what is needed to explain misses; writes nothing.
 
         Raises:
-            MarinTraceError: As `marin_trace.runtime.run_plan.plan_run`.
+            StorageError: What would explain a miss cannot be read.
         """
-        request = self.request
-        run_plan = plan_run(request.roots, self.options, statuses=self.statuses)
+        with collector_paused():
+            return self._plan()
+
+    def _plan(self) -> Plan:
+        request, run_plan = self.request, self.run_plan
         directory = self.options.records_path or join(request.prefix, RUN_RECORDS_DIRECTORY)
         runs = EarlierRuns(directory, request.experiment, run_plan.steps)
         causes = find_causes(run_plan, runs, request.prefix)
@@ -50,14 +54,16 @@ class Outlook:
 
 
 def outlook_of(request: RunRequest) -> Outlook:
-    """Reads the status of every step of a request.
+    """Reads the status of every step of a request, in one batch, and decides what a run would do.
 
     Raises:
         FlagError: An expression of ``--force`` or ``--force_from`` matches nothing.
-        StorageError: A status cannot be read.
+        MarinTraceError: As `marin_trace.runtime.run_plan.plan_run`.
     """
-    forced = request.forced()
-    statuses = read_statuses(request.steps)
-    options = request.options({path: statuses[path].epoch for path in forced})
-    hits = {path: step for path, step in request.steps.items() if statuses[path].is_finished and path not in forced}
-    return Outlook(request, statuses, forced, options, warnings_of_hits(hits, statuses))
+    with collector_paused():
+        forced = request.forced()
+        statuses = read_statuses(request.steps)
+        options = request.options({path: statuses[path].epoch for path in forced})
+        run_plan = plan_run(request.roots, options, steps=request.steps, statuses=statuses)
+        hits = {path: step for path, step in request.steps.items() if statuses[path].is_finished and path not in forced}
+        return Outlook(request, forced, options, run_plan, warnings_of_hits(hits, statuses))

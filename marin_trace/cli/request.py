@@ -38,7 +38,6 @@ from marin_trace.runtime.run_plan import RunnableStep, collect_steps
 from marin_trace.runtime.schedule import wanted
 from marin_trace.storage.files import join
 from marin_trace.workers.client import JobClient, current_client
-from marin_trace.workers.local import LocalClient
 
 __all__ = ["RunRequest", "listener", "listening", "request_for"]
 
@@ -309,6 +308,8 @@ def _client(cluster: str | None) -> JobClient | None:
         case None:
             return current_client()
         case "local":
+            from marin_trace.workers.local import LocalClient
+
             return LocalClient()
         case _:
             raise ResourcesUnavailableError(

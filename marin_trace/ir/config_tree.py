@@ -537,21 +537,42 @@ def leaves(tree: Tree, path: Path | None = None, *, versioned_only: bool = False
         yield from leaves(part, last._replace(parent=path), versioned_only=versioned_only)
 
 
-def unversioned_parts(tree: Tree, *, omitted: bool = True) -> Iterator[Tree]:
+def unversioned_parts(tree: Tree, *, omitted: bool = True) -> list[Tree]:
     """The parts of a tree that are no part of the identity, outermost only.
 
     Args:
         tree: Any.
         omitted: Also those that are left out because they have a certain value.
     """
-    if isinstance(tree, Unversioned):
-        yield tree.tree
-    elif isinstance(tree, Absent):
-        if omitted and tree.holds_value:
-            yield tree.value
-    else:
-        for _, part in children(tree):
-            yield from unversioned_parts(part, omitted=omitted)
+    kind = class_of(tree)
+    if kind is Unversioned:
+        return [tree.tree]
+    if kind is Absent:
+        return [tree.value] if omitted and tree.holds_value else []
+    if kind not in _CONTAINERS:
+        return []
+    found: list[Tree] = []
+    for part in _parts(tree):
+        if type(part) not in PLAIN:
+            found += unversioned_parts(part, omitted=omitted)
+    return found
+
+
+_CONTAINERS: Final = frozenset({Record, Sequence, Mapping, BoundFunction})
+
+
+def _parts(tree: Tree) -> Iterable[Tree]:
+    """The direct parts of a tree, without their paths."""
+    match tree:
+        case Record():
+            beside = tree.plan.counts_extras and isinstance(tree.extras, Mapping)
+            return (*tree.values, tree.extras) if beside else tree.values
+        case Sequence():
+            return tree.items
+        case Mapping():
+            return (*tree.keys, *tree.values)
+        case _:
+            return (part for _, part in children(tree))
 
 
 def substitute(tree: Tree, replace: Callable[[Any, Path | None], Any], path: Path | None = None) -> Tree:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from marin_trace.ir.canonical import identity_of, memo_bytes
 from marin_trace.ir.config_tree import (
@@ -190,19 +190,26 @@ def _json_of(tree: Tree, path_of: Callable[[StepRef], str]) -> Any:
 
 def advisory_digests(node: Node) -> dict[str, str]:
     """Digests of what is no part of the recipe and may matter: unversioned values, function sources."""
-    carried = [
+    # A value that is left out at a certain value is the same wherever it is left out. Other rules than ours do not say
+    # value by value what counts: there the whole config is looked at.
+    parts = [
         part
         for call in node.calls
-        # A value that is left out at a certain value is the same wherever it is left out. Other rules than ours do not
-        # say value by value what counts: there the whole config is looked at.
         for part in ((call.arguments,) if node.foreign else unversioned_parts(call.arguments, omitted=False))
     ]
-    unversioned = [memo_bytes(_without_refs(part)) for part in carried]
-    sources = [function_source(call.function.function) or "" for call in node.calls]
+    unversioned = b"".join(memo_bytes(_without_refs(part)) for part in parts)
     return {
-        "unversioned": hashlib.sha256(b"".join(unversioned)).hexdigest(),
-        "sources": hashlib.sha256("\0".join(sources).encode()).hexdigest(),
+        "unversioned": hashlib.sha256(unversioned).hexdigest() if unversioned else _NOTHING,
+        "sources": _sources_digest(tuple(call.function.function for call in node.calls)),
     }
+
+
+_NOTHING: Final = hashlib.sha256(b"").hexdigest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _sources_digest(functions: tuple[Callable[..., Any], ...]) -> str:
+    return hashlib.sha256("\0".join(function_source(function) or "" for function in functions).encode()).hexdigest()
 
 
 def _without_refs(tree: Tree) -> Tree:

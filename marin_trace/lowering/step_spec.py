@@ -71,6 +71,8 @@ class StepSpec:
     _location: Location | None = None
     fingerprint: str = field(init=False)
     """The identity of the recipe: 64 hex digits."""
+    _path: str | None = field(init=False)
+    """The output path, where it does not depend on the run's prefix."""
 
     def __post_init__(self) -> None:
         location = user_location() if self._location is None else self._location
@@ -82,12 +84,14 @@ class StepSpec:
             object.__setattr__(self, "output_path_prefix", normal_prefix(prefix))
         if self._fingerprint is not None:
             object.__setattr__(self, "fingerprint", self._fingerprint)
+            object.__setattr__(self, "_path", self._fixed_path())
             return
         _check_deps(self.name, self.deps, location)
         object.__setattr__(self, "deps", list(self.deps))
         if self._location is None:
             object.__setattr__(self, "_location", location)
         object.__setattr__(self, "fingerprint", _spec_fingerprint(self, location))
+        object.__setattr__(self, "_path", self._fixed_path())
 
     @property
     def dep_paths(self) -> list[str]:
@@ -107,10 +111,15 @@ class StepSpec:
     @property
     def output_path(self) -> str:
         """Where it writes: absolute; without an explicit prefix, under the current run's."""
+        if self._path is not None:
+            return self._path
+        return f"{current_prefix()}/{self.override_output_path or self.name_with_hash}"
+
+    def _fixed_path(self) -> str | None:
         relative = self.override_output_path or self.name_with_hash
         if is_absolute(relative):
             return relative
-        return f"{current_prefix() if self.output_path_prefix is None else self.output_path_prefix}/{relative}"
+        return None if self.output_path_prefix is None else f"{self.output_path_prefix}/{relative}"
 
     @property
     def nonblocking_deps(self) -> Sequence["StepSpec"]:

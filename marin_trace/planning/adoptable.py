@@ -4,7 +4,8 @@ import itertools
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, final
@@ -23,8 +24,11 @@ _HASHED: Final = re.compile(r"(?P<name>.+)-[0-9a-f]{6}")
 """How the older executor named the directories of outputs."""
 _SEARCHED: Final = 200
 """Steps of a plan for which older outputs are looked for: nobody reads about more."""
+_LOOKED_AT: Final = 20
+"""Outputs of one name whose status a plan reads."""
+_LISTERS: Final = 16
 _WEIGHED: Final = 20
-"""Of those whose files are listed for their size."""
+"""Steps of a plan for which an older output is listed for its size."""
 
 
 @final
@@ -42,12 +46,15 @@ class Adoptable:
         return f"{self.output_path}, {size_text(self.size)}, {age_text(self.age_seconds)}"
 
 
-def outputs_of_older_steps(steps: Iterable[RunnableStep], prefix: str) -> dict[str, tuple[str, ...]]:
+def outputs_of_older_steps(
+    steps: Iterable[RunnableStep], prefix: str, *, at_most: int | None = None
+) -> dict[str, tuple[str, ...]]:
     """The finished outputs that the older executor would have given to steps of these names.
 
     Args:
         steps: With different output paths.
         prefix: Under which outputs lie.
+        at_most: How many outputs of a name are looked at; None: all.
 
     Returns:
         Output paths by output path of the step; without steps that have none. One listing for each directory.
@@ -57,19 +64,27 @@ def outputs_of_older_steps(steps: Iterable[RunnableStep], prefix: str) -> dict[s
     for path in wanted.values():
         parent, _, name = path.rpartition("/")
         names_by_parent[parent].add(name)
-    found: dict[str, list[str]] = defaultdict(list)
-    for parent, names in names_by_parent.items():
-        starting = posixpath.commonprefix(list(names))
-        for directory in patient_store_for(parent).list_directories(parent, starting=starting):
-            matched = _HASHED.fullmatch(directory)
-            if matched is not None and matched["name"] in names:
-                found[f"{parent}/{matched['name']}"].append(f"{parent}/{directory}")
+    found: dict[str, list[str]] = {}
+    with ThreadPoolExecutor(_LISTERS, thread_name_prefix="marin-trace-list") as pool:
+        for listed in pool.map(_hashed_directories, names_by_parent, names_by_parent.values()):
+            found |= {unhashed: paths[:at_most] for unhashed, paths in listed.items()}
     statuses = read_statuses(path for paths in found.values() for path in paths)
     finished = {
         own: tuple(path for path in found.get(unhashed, ()) if path != own and statuses[path].is_finished)
         for own, unhashed in wanted.items()
     }
     return {own: paths for own, paths in finished.items() if paths}
+
+
+def _hashed_directories(parent: str, names: Collection[str]) -> dict[str, list[str]]:
+    """By path without hash: the directories in ``parent`` that are named as outputs of some names were."""
+    found: dict[str, list[str]] = defaultdict(list)
+    starting = posixpath.commonprefix(list(names))
+    for directory in patient_store_for(parent).list_directories(parent, starting=starting):
+        matched = _HASHED.fullmatch(directory)
+        if matched is not None and matched["name"] in names:
+            found[f"{parent}/{matched['name']}"].append(f"{parent}/{directory}")
+    return found
 
 
 def outputs_to_adopt(run_plan: RunPlan, prefix: str) -> dict[str, str]:
@@ -86,7 +101,9 @@ def outputs_to_adopt(run_plan: RunPlan, prefix: str) -> dict[str, str]:
         StorageError: What lies under the prefix cannot be listed.
     """
     missing = [run_plan.steps[path] for path in run_plan.to_run if not run_plan.is_finished(path)]
-    found = outputs_of_older_steps(missing[:_SEARCHED], prefix)
+    if not missing:
+        return {}
+    found = outputs_of_older_steps(missing[:_SEARCHED], prefix, at_most=_LOOKED_AT)
     statuses = read_statuses(path for paths in found.values() for path in paths)
     return {own: _in_words(paths, statuses) for own, paths in itertools.islice(found.items(), _WEIGHED)}
 

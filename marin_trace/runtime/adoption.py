@@ -13,7 +13,6 @@ An output may also be adopted in place, where it lies at the step's own path wit
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, final
@@ -29,7 +28,7 @@ from marin_trace.runtime.status import ADOPTED_EPOCH, ADOPTED_FROM, StatusKind, 
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.store_probe import check_store
 
-__all__ = ["Adoption", "AdoptionKind", "adopt", "adopted_outputs", "adoption_of", "is_marked_as_adopted"]
+__all__ = ["Adoption", "AdoptionKind", "adopt", "adoption_of", "is_marked_as_adopted"]
 
 logger = logging.getLogger(__name__)
 
@@ -147,15 +146,6 @@ def adopt(adoption: Adoption, fingerprint: str, info: StepRecord | None = None) 
             f"{adoption.output_path}: another launcher had just begun to build it: it is stopped, and commits nothing"
         )
     return AdoptionKind.ADOPTED
-
-
-def adopted_outputs(statuses: Mapping[str, StepStatus]) -> dict[str, str]:
-    """The finished outputs whose data lies elsewhere, with where: what is read in their place."""
-    return {
-        path: status.adopted_from
-        for path, status in statuses.items()
-        if status.is_finished and status.adopted_from and status.adopted_from != path
-    }
 
 
 def is_marked_as_adopted(output_path: str) -> bool:

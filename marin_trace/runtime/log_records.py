@@ -6,7 +6,7 @@ that it meant to create compares it, and so tells its own write, whose answer wa
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, cast, final
@@ -156,7 +156,8 @@ class ClaimRecord:
         Raises:
             ControlFileError: It is no claim.
         """
-        with _reading(content, path) as record:
+        try:
+            record = _mapping(json.loads(content))
             job = record["job"]
             return cls(
                 epoch=int(record["epoch"]),
@@ -170,6 +171,8 @@ class ClaimRecord:
                 rerun_of=record["rerun_of"],
                 job=job and JobIdentity(str(job["name"]), str(job["cluster"]), str(job["digest"])),
             )
+        except _CORRUPT as error:
+            raise _corrupt(content, path, error) from error
 
 
 @final
@@ -216,7 +219,8 @@ class StartRecord:
         Raises:
             ControlFileError: It is no start.
         """
-        with _reading(content, path) as record:
+        try:
+            record = _mapping(json.loads(content))
             return cls(
                 nonce=str(record["nonce"]),
                 attempt=str(record["attempt"]),
@@ -224,6 +228,8 @@ class StartRecord:
                 pid=int(record["pid"]),
                 process_nonce=str(record["process_nonce"]),
             )
+        except _CORRUPT as error:
+            raise _corrupt(content, path, error) from error
 
 
 @final
@@ -266,8 +272,11 @@ class CancelRecord:
         Raises:
             ControlFileError: It is no request.
         """
-        with _reading(content, path) as record:
+        try:
+            record = _mapping(json.loads(content))
             return cls(by=str(record["by"]), why=str(record["why"]))
+        except _CORRUPT as error:
+            raise _corrupt(content, path, error) from error
 
 
 @final
@@ -324,7 +333,8 @@ class EndRecord:
         Raises:
             ControlFileError: It is no end.
         """
-        with _reading(content, path) as record:
+        try:
+            record = _mapping(json.loads(content))
             error = record["error"]
             return cls(
                 epoch=int(record["epoch"]),
@@ -332,10 +342,12 @@ class EndRecord:
                 nonce=str(record["nonce"]),
                 ended_at=str(record["ended_at"]),
                 record=_mapping(record["record"]),
-                inputs={str(path): int(epoch) for path, epoch in _mapping(record["inputs"]).items()},
+                inputs={path: int(epoch) for path, epoch in _mapping(record["inputs"]).items()},
                 manifest=record["manifest"],
                 error=error and _failure(error),
             )
+        except _CORRUPT as error:
+            raise _corrupt(content, path, error) from error
 
 
 @final
@@ -381,24 +393,24 @@ class AttemptLog:
         return f"{self.output_path}/{_LOG_DIRECTORY}/{epoch:06d}.cancel"
 
     @staticmethod
-    def has_cancel(names: list[str], epoch: int) -> bool:
+    def has_cancel(names: Sequence[str], epoch: int) -> bool:
         """Whether a listing shows a request to cancel an epoch."""
         return f"{epoch:06d}.cancel" in names
 
     @staticmethod
-    def last_epoch(names: list[str]) -> tuple[int, bool]:
-        """The highest epoch that a listing shows, and whether it has an end; (0, False) where there is no log."""
-        last, ended = 0, False
-        for name in names:
-            number, _, kind = name.partition(".")
-            if kind not in ("claim", "end") or not number.isdecimal():
-                continue
-            epoch = int(number)
-            if epoch > last:
-                last, ended = epoch, kind == "end"
-            elif epoch == last and kind == "end":
-                ended = True
-        return last, ended
+    def last_epoch(names: Sequence[str]) -> tuple[int, bool]:
+        """The highest epoch that a listing shows, and whether it has an end; (0, False) where there is no log.
+
+        Args:
+            names: Sorted: the decisive one is among the last, since numbers have six digits and an end comes after its
+                claim.
+        """
+        for name in reversed(names):
+            if name.endswith((".end", ".claim")):
+                number, _, kind = name.partition(".")
+                if number.isdecimal() and kind in ("end", "claim"):
+                    return int(number), kind == "end"
+        return 0, False
 
 
 def status_word(content: bytes) -> str:
@@ -422,36 +434,18 @@ def _dump(record: dict[str, Any]) -> bytes:
     return _ENCODER.encode(record).encode()
 
 
-@final
-class _reading:  # noqa: N801 - a context manager used as a statement
-    """Parses a control file, and turns whatever is wrong with it into a ControlFileError that names it."""
+_CORRUPT: Final = (KeyError, TypeError, ValueError, AttributeError)
+"""What parsing a file raises that is not what it should be."""
 
-    __slots__ = ("_content", "_path")
 
-    def __init__(self, content: bytes, path: str) -> None:
-        self._content = content
-        self._path = path
-
-    def __enter__(self) -> dict[str, Any]:
-        try:
-            return _mapping(json.loads(self._content))
-        except (ValueError, TypeError) as error:
-            raise self._corrupt(error) from error
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError, AttributeError)) and not isinstance(
-            error, ControlFileError
-        ):
-            raise self._corrupt(error) from error
-
-    def _corrupt(self, error: Exception) -> ControlFileError:
-        return ControlFileError(
-            explain(
-                f"control file {self._path} is truncated or corrupt",
-                facts={"size": f"{len(self._content)} bytes", "problem": f"{type(error).__name__}: {error}"},
-                hint="restore it from a backup, or move the whole output away: the step is then built again",
-            )
+def _corrupt(content: bytes, path: str, error: Exception) -> ControlFileError:
+    return ControlFileError(
+        explain(
+            f"control file {path} is truncated or corrupt",
+            facts={"size": f"{len(content)} bytes", "problem": f"{type(error).__name__}: {error}"},
+            hint="restore it from a backup, or move the whole output away: the step is then built again",
         )
+    )
 
 
 def _mapping(value: object) -> dict[str, Any]:

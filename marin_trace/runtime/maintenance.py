@@ -265,7 +265,7 @@ def evidence_of(output_path: str) -> Evidence | None:
     claim = _open_claim(driver, log)
     if claim is None:
         return None
-    start = None if claim.job is None else read_start(log, claim.epoch, driver)
+    start = None if claim.job is None else read_start(log, claim.epoch)
     owner = owner_of(claim, start)
     is_gone = owner is not None and owner_is_gone(owner)
     facts = [f"attempt {claim.epoch} was claimed at {claim.claimed_at} by process {claim.pid} on {claim.host}"]
@@ -317,7 +317,7 @@ def cancel_attempt(output_path: str, *, why: str) -> Evidence:
 
 def _open_claim(driver: Driver, log: AttemptLog) -> ClaimRecord | None:
     names: Sequence[str] = patient_store_for(log.output_path).list(log.directory)
-    epoch, is_ended = AttemptLog.last_epoch(list(names))
+    epoch, is_ended = AttemptLog.last_epoch(names)
     if epoch == 0 or is_ended:
         return None
     content = patient_store_for(log.output_path).get(log.claim(epoch))

@@ -15,6 +15,7 @@ Everything here is a program (see `marin_trace.runtime.operations`). Invariants 
 What jobs add is in `marin_trace.runtime.job_protocol`, what lease keepers do in `marin_trace.runtime.heartbeat`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
@@ -261,16 +262,37 @@ def insist(operation: Operation, patience_s: float) -> Program[Any]:
 def read_state(log: AttemptLog, *, patience_s: float = PATIENCE_S) -> Program[LogState]:
     """Reads the log in two requests: one list, one get."""
     names: list[str] = yield from insist(List(log.directory), patience_s)
-    epoch, ended = AttemptLog.last_epoch(names)
+    content: bytes | None = yield from insist(Get(decisive_file(log, names)), patience_s)
+    return state_of(log, names, content)
+
+
+def decisive_file(log: AttemptLog, names: Sequence[str]) -> str:
+    """The file that says how the highest epoch stands; the status token where there is no log.
+
+    Args:
+        log: Of the output.
+        names: What a listing of the log shows, sorted.
+    """
+    epoch, is_ended = AttemptLog.last_epoch(names)
     if epoch == 0:
-        token: bytes | None = yield from insist(Get(log.status_token), patience_s)
-        return LogState(token=None if token is None else status_word(token))
+        return log.status_token
+    return log.end(epoch) if is_ended else log.claim(epoch)
+
+
+def state_of(log: AttemptLog, names: Sequence[str], content: bytes | None) -> LogState:
+    """The state that a listing and the content of its `decisive_file` tell.
+
+    Raises:
+        ControlFileError: The file is corrupt, or has vanished since it was listed.
+    """
+    epoch, is_ended = AttemptLog.last_epoch(names)
+    if epoch == 0:
+        return LogState(token=None if content is None else status_word(content))
     is_cancelled = AttemptLog.has_cancel(names, epoch)
-    path = log.end(epoch) if ended else log.claim(epoch)
-    content: bytes | None = yield from insist(Get(path), patience_s)
+    path = log.end(epoch) if is_ended else log.claim(epoch)
     if content is None:
         raise ControlFileError(explain(f"control file {path} vanished while it was read"))
-    if ended:
+    if is_ended:
         return LogState(epoch, end=EndRecord.from_bytes(content, path), is_cancelled=is_cancelled)
     return LogState(epoch, claim=ClaimRecord.from_bytes(content, path), is_cancelled=is_cancelled)
 

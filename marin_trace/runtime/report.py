@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import Any, Final, Protocol, final
 
 from marin_trace.errors import ArtifactError, explain
-from marin_trace.runtime.artifact import Artifact
 
 __all__ = ["OutcomeKind", "RunReport", "StepOutcome"]
 
@@ -121,6 +120,8 @@ class RunReport:
             ArtifactError: It has none, it was not needed in this run, or it cannot be loaded as the type that was
                 annotated.
         """
+        from marin_trace.runtime.artifact import Artifact
+
         resolved = self.resolve(step)
         for outcome in self.outcomes:
             if outcome.output_path == resolved.output_path and outcome.kind is OutcomeKind.NOT_NEEDED:

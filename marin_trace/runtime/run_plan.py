@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Final, Protocol, final
 
 from marin_trace.errors import CycleError, FingerprintMismatchError, OutputConflictError, RunError, explain
-from marin_trace.runtime.adoption import adopted_outputs
 from marin_trace.runtime.executable import Executable
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.records import field_differences, read_step_info
 from marin_trace.runtime.redaction import redact_parts
 from marin_trace.runtime.schedule import find_cycle, post_order, wanted
-from marin_trace.runtime.status import StepStatus, read_statuses
+from marin_trace.runtime.status import StepStatus, adopted_outputs, read_statuses
 
 __all__ = ["RunPlan", "RunnableStep", "brought_by", "collect_steps", "plan_run"]
 
@@ -111,13 +110,18 @@ class RunPlan:
 
 
 def plan_run(
-    roots: Iterable[RunnableStep], options: RunOptions, *, statuses: Mapping[str, StepStatus] | None = None
+    roots: Iterable[RunnableStep],
+    options: RunOptions,
+    *,
+    steps: Mapping[str, RunnableStep] | None = None,
+    statuses: Mapping[str, StepStatus] | None = None,
 ) -> RunPlan:
     """Plans a run.
 
     Args:
         roots: What is asked for, in any order; dependencies are found from them.
         options: Of the run; forced outputs count as unfinished, and are wanted where the roots reach them.
+        steps: What `collect_steps` gave for these roots, where the caller has asked it already.
         statuses: A snapshot that the caller has read already; what it lacks is read here.
 
     Returns:
@@ -131,7 +135,7 @@ def plan_run(
         StorageError: A status cannot be read.
     """
     asked = list(roots)
-    steps = collect_steps(asked)
+    steps = collect_steps(asked) if steps is None else steps
     waits = {path: _distinct(dep.output_path for dep in step.deps) for path, step in steps.items()}
     _refuse_cycles(steps, waits)
     known = dict(statuses or {})

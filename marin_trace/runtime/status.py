@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, final
 
-from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import owner_is_gone
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, StartRecord, StepFailure
-from marin_trace.runtime.protocol import LogState, owner_of, read_state
+from marin_trace.runtime.protocol import LogState, decisive_file, owner_of, state_of
 from marin_trace.storage.control_store import is_object_store, patient_store_for
 
 __all__ = [
@@ -18,6 +17,7 @@ __all__ = [
     "StatusKind",
     "StepOwner",
     "StepStatus",
+    "adopted_outputs",
     "read_start",
     "read_status",
     "read_statuses",
@@ -107,7 +107,16 @@ class StepStatus:
         return int(self.record.get(ADOPTED_EPOCH) or 0)
 
 
-def read_statuses(output_paths: Iterable[str], *, concurrency: int = 64) -> dict[str, StepStatus]:
+def adopted_outputs(statuses: Mapping[str, StepStatus]) -> dict[str, str]:
+    """The finished outputs whose data lies elsewhere, with where: what is read in their place."""
+    return {
+        path: status.adopted_from
+        for path, status in statuses.items()
+        if status.is_finished and status.adopted_from and status.adopted_from != path
+    }
+
+
+def read_statuses(output_paths: Iterable[str], *, concurrency: int = 256) -> dict[str, StepStatus]:
     """Reads the status of many outputs in one batch.
 
     Args:
@@ -134,16 +143,16 @@ def read_statuses(output_paths: Iterable[str], *, concurrency: int = 64) -> dict
 
 def read_status(output_path: str) -> StepStatus:
     """Reads the status of one output: two requests; one more where an older system may be at work."""
-    driver = driver_for(output_path)
-    log = AttemptLog(output_path)
-    return _status_of(driver.run(read_state(log)), log, driver)
+    store, log = patient_store_for(output_path), AttemptLog(output_path)
+    names = store.list(log.directory)
+    return _status_of(state_of(log, names, store.get(decisive_file(log, names))), log)
 
 
-def _status_of(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
+def _status_of(state: LogState, log: AttemptLog) -> StepStatus:
     if state.claim is not None:
-        return _open_status(state.claim, log, driver)
+        return _open_status(state.claim, log)
     if state.end is None:
-        return _status_without_log(state, log, driver)
+        return _status_without_log(state, log)
     end = state.end
     return StepStatus(
         kind=StatusKind(end.kind.value),
@@ -155,8 +164,8 @@ def _status_of(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
     )
 
 
-def _open_status(claim: ClaimRecord, log: AttemptLog, driver: Driver) -> StepStatus:
-    start = None if claim.job is None else read_start(log, claim.epoch, driver)
+def _open_status(claim: ClaimRecord, log: AttemptLog) -> StepStatus:
+    start = None if claim.job is None else read_start(log, claim.epoch)
     owner = owner_of(claim, start)
     process = owner or claim
     is_sealed = start is not None and start.is_seal
@@ -168,14 +177,14 @@ def _open_status(claim: ClaimRecord, log: AttemptLog, driver: Driver) -> StepSta
     )
 
 
-def read_start(log: AttemptLog, epoch: int, driver: Driver) -> StartRecord | None:
+def read_start(log: AttemptLog, epoch: int) -> StartRecord | None:
     """The start of a job's epoch, or its seal; None: the job has not begun. One request."""
     path = log.start(epoch)
     content = patient_store_for(path).get(path)
     return None if content is None else StartRecord.from_bytes(content, path)
 
 
-def _status_without_log(state: LogState, log: AttemptLog, driver: Driver) -> StepStatus:
+def _status_without_log(state: LogState, log: AttemptLog) -> StepStatus:
     match state.token:
         case EndKind.SUCCESS.value:
             return StepStatus(StatusKind.LEGACY_SUCCESS)

@@ -11,7 +11,7 @@ import math
 import random
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -42,9 +42,8 @@ from marin_trace.runtime.report import OutcomeKind, ResolvedStep, RunReport, Ste
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan, plan_run
 from marin_trace.runtime.run_record import RunRecordWriter
 from marin_trace.runtime.schedule import Schedule
-from marin_trace.runtime.status import StatusKind, StepStatus
+from marin_trace.runtime.status import StatusKind
 from marin_trace.storage.control_store import is_object_store, patient_store_for
-from marin_trace.storage.store_probe import check_store
 from marin_trace.workers.machine import usable_cores
 
 __all__ = ["EventKind", "RunEvent", "StepRunner"]
@@ -93,7 +92,7 @@ class StepRunner:
         self,
         *,
         options: RunOptions | None = None,
-        statuses: Mapping[str, StepStatus] | None = None,
+        plan: RunPlan | None = None,
         on_event: Callable[[RunEvent], None] | None = None,
         resolve: Callable[[Any], ResolvedStep] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -104,7 +103,7 @@ class StepRunner:
 
         Args:
             options: Of the run.
-            statuses: A snapshot that the caller has read already.
+            plan: What `plan_run` gave for the steps that `run` will be given, where the caller has asked it already.
             on_event: Told of each step's start and end.
             resolve: What the caller's name for a step stands for, for the report.
             clock: Monotonic seconds, for timings.
@@ -112,7 +111,7 @@ class StepRunner:
             sleep: Waits for a second Ctrl-C, which ends the jobs on a cluster.
         """
         self._options = options or RunOptions()
-        self._statuses = statuses
+        self._plan = plan
         self._on_event = on_event
         self._resolve = resolve
         self._clock = clock
@@ -149,7 +148,7 @@ class StepRunner:
             force_run_failed=self._options.force_run_failed and force_run_failed,
             run_id=self._options.run_id or new_run_id(),
         )
-        plan = plan_run(steps, options, statuses=self._statuses)
+        plan = plan_run(steps, options) if self._plan is None else self._plan
         options = replace(options, adopted=plan.adopted)
         if dry_run:
             return self._report(_foreseen(plan, options), options, dry_run=True)
@@ -500,6 +499,10 @@ def _settled_before(plan: RunPlan, path: str) -> StepOutcome:
 def _check_stores(paths: Iterable[str], *, allow_unsafe: bool) -> None:
     """Tries each store in which something is to be built, where that is needed."""
     first_by_store = {path.split("/")[:3][-1]: path for path in paths if is_object_store(path)}
+    if not first_by_store:
+        return
+    from marin_trace.storage.store_probe import check_store
+
     for path in first_by_store.values():
         check_store(AttemptLog(path).directory, allow_unsafe=allow_unsafe)
 

@@ -16,6 +16,7 @@ from marin_trace.io import local_path
 __all__ = ["LocalControlStore"]
 
 _TEMPORARY = ".tmp-"
+_CHUNK = 1 << 16
 _UNAVAILABLE = frozenset({errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT})
 """What a network file system says while its server is away or has moved the file."""
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
@@ -153,10 +154,13 @@ def _write_all(descriptor: int, content: bytes) -> None:
 
 
 def _read_all(descriptor: int) -> bytes:
-    chunks: list[bytes] = []
-    while chunk := os.read(descriptor, 1 << 16):
+    chunk = os.read(descriptor, _CHUNK)
+    if len(chunk) < _CHUNK:  # of a regular file: it ends here
+        return chunk
+    chunks = [chunk]
+    while chunk := os.read(descriptor, _CHUNK):
         chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    return b"".join(chunks)
 
 
 def _sync_directory(directory: str) -> None:
