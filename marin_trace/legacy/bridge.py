@@ -116,15 +116,15 @@ def _node(step: ExecutorStep[Any], version: StepVersion) -> Node:
         for reference in version.references
     ]
     return Node(
-        step.name,
-        (call,),
-        None,
-        edges,
-        _options(step, f"{step.name}-{hash_of(text)}"),
-        step.location,
-        scope,
-        tuple(dict.fromkeys(read)),
-        _recipe(text, readable_parts(step.name, version, read), read),
+        name=step.name,
+        calls=(call,),
+        returned=None,
+        edges=edges,
+        options=_options(step, f"{step.name}-{hash_of(text)}"),
+        location=step.location,
+        scope=scope,
+        called=tuple(dict.fromkeys(read)),
+        foreign=_recipe(text, readable_parts(step.name, version, read), read),
     )
 
 

@@ -122,9 +122,13 @@ def weighed(output_path: str, status: StepStatus) -> Adoptable:
     return Adoptable(output_path, sum(file.size for file in files), _age_of(output_path, status))
 
 
+def _moment(text: str | None) -> float | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text).timestamp()
+    except ValueError:  # it is for people alone: whoever wrote it may have written anything
+        return None
+
+
 def _age_of(output_path: str, status: StepStatus) -> float | None:
-    if status.ended_at is not None:
-        finished = datetime.fromisoformat(status.ended_at).timestamp()
-    else:
-        finished = written_at(AttemptLog(output_path).status_token)
+    finished = _moment(status.ended_at) or written_at(AttemptLog(output_path).status_token)
     return None if finished is None else max(0.0, datetime.now(UTC).timestamp() - finished)

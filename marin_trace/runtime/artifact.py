@@ -8,7 +8,7 @@ that their content gives, and the JSON appears by one rename.
 import json
 from typing import Any, Final, Protocol, final, runtime_checkable
 
-from marin_trace.errors import ArtifactError, explain
+from marin_trace.errors import ArtifactError, PrefixError, explain
 from marin_trace.runtime.artifact_annotations import check_serialisable_annotation
 from marin_trace.runtime.artifact_decoding import Decoder, read_plain
 from marin_trace.runtime.artifact_encoding import Encoder
@@ -86,11 +86,11 @@ class Artifact:
         file = join(path, ARTIFACT_FILE)
         try:
             content = read_bytes(file)
-        except FileNotFoundError as error:
-            source = _adopted_from(path)
-            if source is not None:
-                return Artifact.load(source, artifact_type)
-            raise ArtifactError(explain(f"there is no artifact at {file}", hint="has the step been run?")) from error
+        except FileNotFoundError:
+            # An adopted output has its artifact, if any, where its data lies.
+            path = _adopted_from(path) or path
+            file = join(path, ARTIFACT_FILE)
+            content = _content_of(file)
         try:
             tree = json.loads(content.decode("utf-8", "surrogatepass"))
         except ValueError as error:
@@ -103,12 +103,21 @@ class Artifact:
             raise _naming_file(error, file) from error.__cause__
 
 
+def _content_of(file: str) -> bytes:
+    try:
+        return read_bytes(file)
+    except FileNotFoundError as error:
+        raise ArtifactError(explain(f"there is no artifact at {file}", hint="has the step been run?")) from error
+
+
 def _adopted_from(path: str) -> str | None:
-    """Where the data of an output lies, if that is elsewhere."""
+    """Where the data of an output lies, if another was adopted for it."""
     from marin_trace.runtime.status import read_status
 
-    source = read_status(path).adopted_from
-    return None if source == path else source
+    try:
+        return read_status(path).adopted_from
+    except PrefixError:  # values may also be saved where no output can lie
+        return None
 
 
 def _naming_file(error: ArtifactError, file: str) -> ArtifactError:

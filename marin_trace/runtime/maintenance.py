@@ -171,6 +171,8 @@ def check_output(output_path: str) -> Check:
 
 def _check_adopted(output_path: str, source: str) -> Check:
     """The check of what an output has adopted, told of the output."""
+    if read_status(source).adopted_from not in (None, source):
+        return Check(output_path, CheckKind.CORRUPT, f"adopted from {source}, which has adopted another output since")
     check = check_output(source)
     kind = CheckKind.DAMAGED if check.kind is CheckKind.UNFINISHED else check.kind
     return Check(output_path, kind, f"adopted from {source}: {check.detail}", check.changes, source)

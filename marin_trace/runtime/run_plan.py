@@ -150,7 +150,8 @@ def plan_run(
     chosen = wanted([*(step.output_path for step in asked), *forced], is_finished=is_finished, needs=brings.__getitem__)
     nonblocking = {dep.output_path for path in chosen for dep in steps[path].nonblocking_deps}
     adopted = {path: source for path, source in adopted_outputs(known).items() if path in steps and path not in chosen}
-    _check_adopted(adopted, steps, known, read={dep for path in chosen for dep in (*waits[path], *nonblocking)})
+    if adopted:
+        _check_adopted(adopted, steps, known, read=nonblocking.union(*(waits[path] for path in chosen)))
     return RunPlan(
         steps=steps,
         waits=waits,

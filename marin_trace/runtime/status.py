@@ -99,12 +99,13 @@ class StepStatus:
     def adopted_from(self) -> str | None:
         """The output whose data is this one's, where the step did not build it: adopted; its own path: in place."""
         source = self.record.get(ADOPTED_FROM)
-        return None if source is None else str(source)
+        return source if isinstance(source, str) and source else None
 
     @property
     def adopted_epoch(self) -> int:
         """The epoch that the adopted output had then; 0 where it kept no log."""
-        return int(self.record.get(ADOPTED_EPOCH) or 0)
+        epoch = self.record.get(ADOPTED_EPOCH)
+        return epoch if isinstance(epoch, int) else 0
 
 
 def adopted_outputs(statuses: Mapping[str, StepStatus]) -> dict[str, str]:

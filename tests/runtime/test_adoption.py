@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from marin_trace import StepSpec, executor_main
-from marin_trace.errors import LeaseLostError, MarinTraceError, RunError, StepAlreadyDone
+from marin_trace.errors import ArtifactError, LeaseLostError, MarinTraceError, RunError, StepAlreadyDone
 from marin_trace.io import atomic_write
 from marin_trace.runtime.adoption import AdoptionKind, adopt, adoption_of
 from marin_trace.runtime.artifact import Artifact
@@ -247,6 +247,26 @@ def test_a_step_written_by_hand_is_told_that_it_would_look_in_the_wrong_place(pr
     assert source in str(caught.value)
     assert Path(__file__).name in str(caught.value)
     assert executor_main(steps=[raw], argv=[]).output_path(raw) == source
+
+
+@pytest.mark.parametrize(
+    "record", [{"adopted_from": 3}, {"adopted_from": "", "adopted_epoch": "x"}, {"adopted_from": None}]
+)
+def test_a_record_that_says_nothing_of_an_adoption_is_none(prefix: str, record: dict[str, Any]) -> None:
+    distributed_lock(lambda path: 1).with_options(AttemptOptions(record=record))(f"{prefix}/odd")
+    status = read_status(f"{prefix}/odd")
+    assert (status.kind, status.adopted_from, status.adopted_epoch) == (StatusKind.SUCCESS, None, 0)
+
+
+def test_outputs_that_adopt_each_other_are_followed_once(prefix: str) -> None:
+    for name, other in (("a", "b"), ("b", "a")):
+        record = {"adopted_from": f"{prefix}/{other}", "adopted_epoch": 1}
+        distributed_lock(lambda path: 1).with_options(AttemptOptions(record=record))(f"{prefix}/{name}")
+    assert check_output(f"{prefix}/a").kind is CheckKind.CORRUPT
+    with pytest.raises(ArtifactError, match=r"there is no artifact at .*/b/"):
+        Artifact.load(f"{prefix}/a")
+    with pytest.raises(RunError, match="outputs that adopted each other"):
+        adoption_of(f"{prefix}/new", f"{prefix}/a", NEW)
 
 
 def test_an_interrupted_adoption_leaves_nothing_open(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
