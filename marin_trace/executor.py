@@ -1,15 +1,16 @@
 """``executor_main``: from what an experiment's steps returned to a finished run."""
 
 import logging
+import os
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any, Final, cast
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TextIO, cast
 
 from marin_trace.cli.checks import check_force, refuse_outdated, warn_of_outdated
 from marin_trace.cli.flags import USAGE_ERROR, ExecutorFlags, close_broken_output, exit_with, parse_executor_flags
-from marin_trace.cli.outlook import outlook_of
+from marin_trace.cli.outlook import Outlook, outlook_of
 from marin_trace.cli.plan_output import show_plan
 from marin_trace.cli.request import listener, request_for
 from marin_trace.errors import FlagError, MarinTraceError, RunFailedError
@@ -20,6 +21,10 @@ from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.prefix import current_prefix, use_prefix
 from marin_trace.runtime.report import RunReport
+from marin_trace.workers.machine import usable_cores
+
+if TYPE_CHECKING:
+    from marin_trace.runtime.step_runner import RunEvent
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,7 @@ RUN_FAILED: Final = 1
 """Exit code of a run in which a step failed, or that could not start."""
 _TALKATIVE: Final = ("aiobotocore", "botocore")
 """Libraries that tell with each client where its credentials were found."""
+_KERNEL_MODULE: Final = "ipykernel"
 OUTPUT_CLOSED: Final = 141
 """Exit code where whoever read the output has gone away, as shells give it for SIGPIPE."""
 
@@ -67,6 +73,8 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
         5
     """
     if argv is not None:
+        if _KERNEL_MODULE in sys.modules:
+            _show_log()  # a notebook shows a run line by line
         return _run(steps, parse_executor_flags(argv), description)
     _show_log()
     try:
@@ -119,9 +127,22 @@ def resolve_executor_step(step: Any, *, prefix: str | None = None) -> StepSpec:
 def _show_log() -> None:
     """Shows the log of a script that has not arranged for it itself."""
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+        format_, time_format = "%(asctime)s %(message)s", "%H:%M:%S"
+        logging.basicConfig(level=logging.INFO, format=format_, datefmt=time_format, handlers=[_StderrHandler()])
         for library in _TALKATIVE:
             logging.getLogger(library).setLevel(logging.WARNING)
+
+
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to what ``sys.stderr`` is at the time: a live table puts itself before it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Where records go."""
+        return sys.stderr
 
 
 def _print_failures(failure: RunFailedError) -> None:
@@ -161,10 +182,33 @@ def _run(steps: Any, flags: ExecutorFlags, description: str | None, *, may_ask: 
         # Not needed where a command listens: its imports take a tenth of a second.
         from marin_trace.runtime.step_runner import StepRunner
 
-        runner = StepRunner(options=outlook.options, plan=outlook.run_plan, resolve=request.resolve)
-        return runner.run(
-            request.roots,
-            dry_run=flags.dry_run,
-            force_run_failed=flags.force_run_failed,
-            max_concurrent=flags.max_concurrent,
-        )
+        with _shown(outlook, is_script=may_ask) as tell:
+            runner = StepRunner(options=outlook.options, plan=outlook.run_plan, on_event=tell, resolve=request.resolve)
+            return runner.run(
+                request.roots,
+                dry_run=flags.dry_run,
+                force_run_failed=flags.force_run_failed,
+                max_concurrent=flags.max_concurrent,
+            )
+
+
+@contextmanager
+def _shown(outlook: Outlook, *, is_script: bool) -> "Generator[Callable[[RunEvent], None] | None, None, None]":
+    """A live table of the run, where a script runs steps on a terminal; elsewhere the log tells of each step."""
+    flags = outlook.request.flags
+    is_terminal = sys.stdout.isatty() and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    # One at a time is how people debug: a table would disturb the prompt.
+    if not (is_script and is_terminal) or flags.dry_run or flags.max_concurrent == 1 or not outlook.run_plan.to_run:
+        yield None
+        return
+    from rich.console import Console
+
+    from marin_trace.cli.live import live_table
+    from marin_trace.cli.progress import Progress, usual_seconds
+
+    steps = {path: outlook.run_plan.steps[path] for path in outlook.run_plan.to_run}
+    usual_s = usual_seconds(outlook.records_directory, outlook.request.experiment, steps)
+    progress = Progress(outlook.run_plan, usual_s=usual_s, limit=flags.max_concurrent or max(4, usable_cores()))
+    with live_table(progress, Console(stderr=True)) as tell:
+        yield tell
+    print(progress.final_report(), file=sys.stderr)

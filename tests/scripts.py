@@ -1,6 +1,8 @@
 """Experiments as users run them: files of their own, in processes of their own."""
 
+import contextlib
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,31 @@ def run_script(script: Path, *flags: object, prefix: str) -> "subprocess.Complet
         timeout=120,
         check=False,
     )
+
+
+def run_on_terminal(script: Path, *flags: str, prefix: str, typed: str = "") -> tuple[int, str]:
+    """Runs a script on a terminal, on which somebody has typed something ahead.
+
+    Returns:
+        Its exit code, and all that was shown.
+    """
+    ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
+    process = subprocess.Popen(
+        [sys.executable, script.name, *flags],
+        cwd=script.parent,
+        env={**environment(prefix), "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other side of a terminal is closed
+        while part := os.read(ours, 1 << 16):
+            shown += part
+    os.close(ours)
+    return process.wait(120), shown.decode()
 
 
 def run_command(*argv: object, prefix: str, directory: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,9 +1,5 @@
 """What is run again and how far a run goes: ``--until``, ``--force`` with its consent, ``--strict``."""
 
-import os
-import pty
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +8,7 @@ import pytest
 from marin_trace import StepRef, StepSpec, deferred, executor_main, output, step, unversioned
 from marin_trace.errors import FlagError, OutdatedOutputError
 from marin_trace.runtime.report import OutcomeKind
-from tests.scripts import environment, run_script, tree_of, write_script
+from tests.scripts import run_on_terminal, run_script, tree_of, write_script
 
 
 def make(path: str, inputs: list[Any]) -> int:
@@ -109,25 +105,6 @@ def script(tmp_path: Path, prefix: str) -> Path:
     return script
 
 
-def on_a_terminal(script: Path, *flags: str, prefix: str, answer: str) -> tuple[int, str]:
-    """Runs a script whose input and output are a terminal, on which somebody has typed an answer ahead."""
-    ours, theirs = pty.openpty()
-    os.write(ours, answer.encode())
-    process = subprocess.Popen(
-        [sys.executable, script.name, *flags],
-        cwd=script.parent,
-        env=environment(prefix),
-        stdin=theirs,
-        stdout=subprocess.PIPE,
-        stderr=theirs,
-    )
-    process.communicate(timeout=60)
-    shown = os.read(ours, 1 << 16).decode()
-    os.close(theirs)
-    os.close(ours)
-    return process.returncode, shown
-
-
 @pytest.mark.parametrize(
     ("answer", "flags", "code"), [("y\n", [], 0), ("n\n", [], 1), ("\n", [], 1), ("", ["--yes"], 0)]
 )
@@ -135,7 +112,7 @@ def test_force_shows_the_list_and_asks_on_a_terminal(
     script: Path, prefix: str, answer: str, flags: list[str], code: int
 ) -> None:
     before = tree_of(prefix)
-    ended, shown = on_a_terminal(script, "--force", "made/1", *flags, prefix=prefix, answer=answer)
+    ended, shown = run_on_terminal(script, "--force", "made/1", *flags, prefix=prefix, typed=answer)
     assert ended == code
     assert "built again by force: 1 finished output\r\n  made/1  " in shown
     assert ("go on?" in shown) == (not flags)

@@ -34,6 +34,11 @@ class Outlook:
     warnings: Mapping[str, tuple[str, ...]]
     """What speaks against the finished outputs that are not built again, by output path."""
 
+    @property
+    def records_directory(self) -> str:
+        """Where run records lie."""
+        return self.options.records_path or join(self.request.prefix, RUN_RECORDS_DIRECTORY)
+
     def plan(self) -> Plan:
         """The plan, with reasons. Reads what is needed to explain misses; writes nothing.
 
@@ -45,8 +50,7 @@ class Outlook:
 
     def _plan(self) -> Plan:
         request, run_plan = self.request, self.run_plan
-        directory = self.options.records_path or join(request.prefix, RUN_RECORDS_DIRECTORY)
-        runs = EarlierRuns(directory, request.experiment, run_plan.steps)
+        runs = EarlierRuns(self.records_directory, request.experiment, run_plan.steps)
         causes = find_causes(run_plan, runs, request.prefix)
         adoptable = outputs_to_adopt(run_plan, request.prefix)
         reasons = Reasons(self.forced, causes.explanations, causes.gone, self.warnings, adoptable)
