@@ -14,7 +14,9 @@ from marin_trace.cli.outlook import Outlook, outlook_of
 from marin_trace.cli.plan_output import show_plan
 from marin_trace.cli.request import listener, request_for
 from marin_trace.errors import FlagError, MarinTraceError, RunFailedError
+from marin_trace.ir.graph import graph_of
 from marin_trace.ir.location import is_own_file
+from marin_trace.lowering.lower import lower_graph
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.prefix import current_prefix, use_prefix
@@ -44,7 +46,7 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
     printed and nothing is written.
 
     Args:
-        steps: Refs, what group steps returned, StepSpecs; in lists, tuples or dicts, nested as you like.
+        steps: Refs, what group steps returned, StepSpecs, legacy steps; in lists, tuples or dicts, nested as you like.
         description: A sentence for the run's record; ``--description`` wins.
         argv: The command line without the program's name. None reads ``sys.argv``; then a failure is printed and ends
             the process (1: a step failed or the run could not start; 2: the command line; 130, 143, 129: Ctrl-C,
@@ -96,6 +98,32 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
         raise SystemExit(OUTPUT_CLOSED) from None
     finally:
         close_broken_output()
+
+
+def resolve_executor_step(step: Any, *, prefix: str | None = None) -> StepSpec:
+    """The spec of a step of Marin's older executor.
+
+    **Phase**: lower time; no I/O. It writes where the older executor wrote (``override_output_path``), and its
+    fingerprint is the sha256 of its version.
+
+    Args:
+        step: An ``ExecutorStep``, or an ``InputName`` of one.
+        prefix: Where outputs lie; None: under the prefix of the run.
+
+    Raises:
+        ConfigError: The config holds what has no version.
+
+    Example:
+        >>> from marin_trace.executor import resolve_executor_step
+        >>> from marin_trace.legacy import ExecutorStep, versioned
+        >>> old = ExecutorStep("raw/web", fn=print, config={"tokenizer": versioned("llama3")})
+        >>> resolve_executor_step(old, prefix="/data").output_path
+        '/data/raw/web-1b0338'
+    """
+    from marin_trace.legacy import get_executor_step
+
+    node = get_executor_step(step).node
+    return lower_graph(graph_of([node]), prefix=prefix).spec_by_node[node]
 
 
 def _show_log() -> None:
