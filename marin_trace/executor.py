@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, TextIO, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from marin_trace.cli.checks import check_force, refuse_outdated, warn_of_outdated
 from marin_trace.cli.flags import USAGE_ERROR, ExecutorFlags, close_broken_output, exit_with, parse_executor_flags
@@ -14,7 +14,9 @@ from marin_trace.cli.outlook import Outlook, outlook_of
 from marin_trace.cli.plan_output import show_plan
 from marin_trace.cli.request import listener, request_for
 from marin_trace.errors import FlagError, MarinTraceError, RunFailedError
+from marin_trace.ir.graph import graph_of
 from marin_trace.ir.location import is_own_file
+from marin_trace.lowering.lower import lower_graph
 from marin_trace.lowering.step_spec import StepSpec
 from marin_trace.runtime.interrupts import exit_code_of, interrupting_signals
 from marin_trace.runtime.prefix import current_prefix, use_prefix
@@ -44,7 +46,7 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
     printed and nothing is written.
 
     Args:
-        steps: Refs, what group steps returned, StepSpecs; in lists, tuples or dicts, nested as you like.
+        steps: Refs, what group steps returned, StepSpecs, legacy steps; in lists, tuples or dicts, nested as you like.
         description: A sentence for the run's record; ``--description`` wins.
         argv: The command line without the program's name. None reads ``sys.argv``; then a failure is printed and ends
             the process (1: a step failed or the run could not start; 2: the command line; 130, 143, 129: Ctrl-C,
@@ -98,10 +100,36 @@ def executor_main(steps: Any, *, description: str | None = None, argv: Sequence[
         close_broken_output()
 
 
+def resolve_executor_step(step: Any, *, prefix: str | None = None) -> StepSpec:
+    """The spec of a step of Marin's older executor.
+
+    **Phase**: lower time; no I/O. It writes where the older executor wrote (``override_output_path``), and its
+    fingerprint is the sha256 of its version.
+
+    Args:
+        step: An ``ExecutorStep``, or an ``InputName`` of one.
+        prefix: Where outputs lie; None: under the prefix of the run.
+
+    Raises:
+        ConfigError: The config holds what has no version.
+
+    Example:
+        >>> from marin_trace.executor import resolve_executor_step
+        >>> from marin_trace.legacy import ExecutorStep, versioned
+        >>> old = ExecutorStep("raw/web", fn=print, config={"tokenizer": versioned("llama3")})
+        >>> resolve_executor_step(old, prefix="/data").output_path
+        '/data/raw/web-1b0338'
+    """
+    from marin_trace.legacy import get_executor_step
+
+    node = get_executor_step(step).node
+    return lower_graph(graph_of([node]), prefix=prefix).spec_by_node[node]
+
+
 def _show_log() -> None:
     """Shows the log of a script that has not arranged for it itself."""
     if not logging.getLogger().handlers:
-        handler = _StderrHandler()
+        handler = logging.StreamHandler()
         handler.setFormatter(_PlainFormatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
         for library in _TALKATIVE:
@@ -114,18 +142,6 @@ class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record's line, or lines."""
         return redact_text(printable(super().format(record)))
-
-
-class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to what ``sys.stderr`` is at the time: a live table puts itself before it."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> TextIO:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Where records go."""
-        return sys.stderr
 
 
 def _print_failures(failure: RunFailedError) -> None:

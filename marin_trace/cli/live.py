@@ -6,9 +6,10 @@ rich is imported by this module alone, and this module only where there is a ter
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Final, final
+from typing import Final, TextIO, cast, final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,6 +22,7 @@ from marin_trace.runtime import step_runner
 from marin_trace.runtime.capture import attempt_log_path
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.step_runner import RunEvent
+from marin_trace.safe_text import on_one_line
 from marin_trace.storage.files import is_local, local_path
 
 __all__ = ["last_log_line", "live_table", "table_of"]
@@ -47,6 +49,8 @@ def live_table(progress: Progress, console: Console) -> Generator[Callable[[RunE
     """
     quiet = _WithoutStateChanges()
     handlers = list(logging.getLogger().handlers)
+    streams = (sys.stdout, sys.stderr)
+    redirected: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
     for handler in handlers:
         handler.addFilter(quiet)
     try:
@@ -56,8 +60,18 @@ def live_table(progress: Progress, console: Console) -> Generator[Callable[[RunE
             refresh_per_second=_REFRESHES_PER_S,
             transient=True,
         ):
+            # What is logged goes where prints go now: above the table. A handler holds the stream that it was given.
+            for handler in handlers:
+                if not isinstance(handler, logging.StreamHandler):
+                    continue
+                writer = cast("logging.StreamHandler[TextIO]", handler)
+                if writer.stream in streams:
+                    redirected.append((writer, writer.stream))
+                    writer.setStream(sys.stderr)
             yield progress.hear
     finally:
+        for handler, stream in redirected:
+            handler.setStream(stream)
         for handler in handlers:
             handler.removeFilter(quiet)
 
@@ -85,7 +99,9 @@ def table_of(snapshot: Snapshot, height: int) -> RenderableType:
     most = max(3, min(_MOST_ROWS, height // 3))
     for step in snapshot.running[:most]:
         rows.add_row(
-            Text(step.name), duration(step.elapsed_s), Text(step.note or last_log_line(step.output_path) or "")
+            Text(step.name),
+            duration(step.elapsed_s),
+            Text(on_one_line(step.note or last_log_line(step.output_path) or "")),
         )
     parts: list[RenderableType] = [_headline(snapshot), rows]
     if len(snapshot.running) > most:

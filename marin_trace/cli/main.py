@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from marin_trace.cli import lint, migrate
+from marin_trace.cli.adopt import add_adopt
 from marin_trace.cli.flags import USAGE_ERROR, close_broken_output, told
 from marin_trace.cli.insight import add_insight
 from marin_trace.cli.plan import add_plan
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_plan(add)
     add_insight(add)
+    add_adopt(add)
     verify = add("verify", _verify, "Compare finished outputs with what was committed; 1 if any differs.")
     verify.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
     gc = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")
@@ -115,8 +117,9 @@ def _files_of(check: "Check") -> list[dict[str, str]]:
 
 
 def _lines_of(row: dict[str, Any], check: "Check") -> list[dict[str, Any]]:
+    files_path = check.adopted_from or check.output_path
     files = [
-        {"result": f"  {change.kind.value}", "output": f"{check.output_path}/{change.path}", "detail": ""}
+        {"result": f"  {change.kind.value}", "output": f"{files_path}/{change.path}", "detail": ""}
         for change in check.changes
     ]
     return [row, *files]

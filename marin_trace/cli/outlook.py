@@ -6,6 +6,7 @@ from typing import final
 
 from marin_trace.cli.request import RunRequest
 from marin_trace.ir.collector import collector_paused
+from marin_trace.planning.adoptable import outputs_to_adopt
 from marin_trace.planning.advice import warnings_of_hits
 from marin_trace.planning.causes import find_causes
 from marin_trace.planning.earlier import EarlierRuns
@@ -51,7 +52,8 @@ class Outlook:
         request, run_plan = self.request, self.run_plan
         runs = EarlierRuns(self.records_directory, request.experiment, run_plan.steps)
         causes = find_causes(run_plan, runs, request.prefix)
-        reasons = Reasons(self.forced, causes.explanations, causes.gone, self.warnings)
+        adoptable = outputs_to_adopt(run_plan, request.prefix)
+        reasons = Reasons(self.forced, causes.explanations, causes.gone, self.warnings, adoptable)
         return planned(run_plan, self.options, request.chosen.traced, request.chosen.spec_by_node, reasons=reasons)
 
 

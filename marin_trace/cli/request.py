@@ -22,6 +22,7 @@ from marin_trace.ir.config_tree import short_repr
 from marin_trace.ir.functions import main_module
 from marin_trace.ir.graph import Graph, Node, graph_of_refs
 from marin_trace.ir.location import Location, user_location
+from marin_trace.ir.markers import Marker
 from marin_trace.ir.passes.select import NamedStep, matching, matching_steps, selected
 from marin_trace.ir.refs import HardcodedPath, StepOutput, StepRef
 from marin_trace.lowering.body import ResolvedRef
@@ -115,12 +116,14 @@ class RunRequest:
         )
 
     def resolve(self, step: Any) -> ResolvedRef:
-        """What a ref or a spec of this run stands for.
+        """What a ref, a spec or a step of the older kind stands for.
 
         Raises:
-            ConfigTypeError: It is neither.
+            ConfigTypeError: It is none of them.
         """
         match step:
+            case Marker():
+                return self.resolve(step.__marin_trace_value__())
             case StepOutput():
                 spec = self._spec_of(step)
                 path = f"{spec.output_path}/{step.subpath}" if step.subpath else spec.output_path
@@ -218,6 +221,8 @@ def _requested(steps: Any) -> tuple[Graph, tuple[StepSpec, ...]]:
 def _leaves(value: Any) -> Iterable[Any]:
     if isinstance(value, StepRef | StepSpec):
         yield value
+    elif isinstance(value, Marker):
+        yield from _leaves(value.__marin_trace_value__())
     elif isinstance(value, Mapping):
         for item in cast("Mapping[Any, Any]", value).values():
             yield from _leaves(item)

@@ -293,6 +293,9 @@ def fingerprints(nodes: "tuple[Node, ...] | list[Node]") -> dict[Node, str]:
     fingerprint_by_node: dict[Node, str] = {}
     encode_traced = _recipe_encoder(fingerprint_by_node.__getitem__)
     for node in nodes:
+        if node.foreign is not None:
+            fingerprint_by_node[node] = node.foreign.fingerprint
+            continue
         fingerprint_by_node[node] = sha256(recipe_bytes(node, encode_traced)).hexdigest()
     return fingerprint_by_node
 

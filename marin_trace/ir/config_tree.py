@@ -32,6 +32,7 @@ from marin_trace.errors import ConfigError, UnstableValueError, explain
 from marin_trace.ir.encoders import known_encoding, lazy_leaf_base
 from marin_trace.ir.functions import unwrapped
 from marin_trace.ir.location import user_location
+from marin_trace.ir.markers import KeptMarkers, Marker
 from marin_trace.ir.records import ABSENT, Absent, Plan, built_record, class_of, plan_of, reader_of
 from marin_trace.ir.refs import (
     DeferredResult,
@@ -266,6 +267,8 @@ def _handler_for(kind: type[Any]) -> _Handler:
     """How values of one class are flattened; decided once per class."""
     if any(base in _encoder_by_type for base in kind.__mro__):
         return _flatten_opaque
+    if issubclass(kind, Marker):
+        return _flatten_marker
     if issubclass(kind, Projection | StepRef):
         return _flatten_traced
     if issubclass(kind, NODES):
@@ -310,6 +313,13 @@ def _flatten_traced(value: Any, found: list[Found], path: Path | None, versioned
     return value
 
 
+def _flatten_marker(value: Marker, found: list[Found], path: Path | None, versioned: bool) -> Tree:  # noqa: FBT001
+    if not isinstance(found, KeptMarkers):
+        return flatten(value.__marin_trace_value__(), found, path, versioned)
+    found.append(Found(value, path, versioned))
+    return value
+
+
 def _flatten_unversioned(value: UnversionedValue, found: list[Found], path: Path | None, versioned: bool) -> Tree:  # noqa: FBT001
     return Unversioned(flatten(value.value, found, path, False))  # noqa: FBT003
 
@@ -345,7 +355,7 @@ def _flatten_set(value: Any, found: list[Found], path: Path | None, versioned: b
 
     inside: list[tuple[Tree, list[Found]]] = []
     for item in value:
-        own: list[Found] = []
+        own: list[Found] = type(found)()
         inside.append((flatten(item, own, Path(path, "{}", "item"), versioned), own))
     keys = sort_keys([tree for tree, _ in inside])
     inside = [entry for _, entry in sorted(zip(keys, inside, strict=True), key=lambda pair: pair[0])]
@@ -618,7 +628,7 @@ def materialise(tree: Tree, value_of: Callable[[Any], Any]) -> Any:
 
     Args:
         tree: The tree.
-        value_of: From a ref, projection or :class:`StandIn` to its value.
+        value_of: From a ref, projection, :class:`StandIn` or kept marker to its value.
     """
     match tree:
         case Record():
@@ -640,7 +650,7 @@ def materialise(tree: Tree, value_of: Callable[[Any], Any]) -> Any:
             shared = tree.encoding is None or isinstance(tree.value, type | types.ModuleType)
             return tree.value if shared else copy.deepcopy(tree.value)
         case _:
-            return value_of(tree) if type(tree) in TRACED or isinstance(tree, StandIn) else tree
+            return value_of(tree) if type(tree) in TRACED or isinstance(tree, StandIn | Marker) else tree
 
 
 def _built_sequence(cls: type[Any], items: list[Any]) -> Any:

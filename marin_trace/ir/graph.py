@@ -176,6 +176,21 @@ class Scope:
         return tuple(scope.name for scope in self.groups())
 
 
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class ForeignRecipe:
+    """What identifies a step by the rules of another system than this one."""
+
+    text: str
+    """The identity in full, as that system writes it."""
+    fingerprint: str
+    """The sha256 of the text, in hex."""
+    parts: Mapping[str, str]
+    """What the text says: readable text by config path."""
+    depth: int
+    """How deep the identities of steps that it reads are nested in it, its own included."""
+
+
 class Occurrence(Protocol):
     """One call of a step, or a ref derived from one: what leaves an edge if nothing uses it."""
 
@@ -207,6 +222,8 @@ class Node:
     called: "tuple[Node | Group, ...]"
     """What a walk visits before this step: its ref arguments' steps, then what its body called and used, in trace
     order."""
+    foreign: ForeignRecipe | None = None
+    """What identifies it instead of its calls, where another system's rules do."""
 
     is_group: ClassVar[bool] = False
 

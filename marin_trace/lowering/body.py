@@ -4,9 +4,11 @@ A :class:`LoweredBody` still holds the graph and finds paths when it runs (the p
 another process is the :class:`ResolvedBody`, which holds paths only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path as LocalPath
+from types import MappingProxyType
 from typing import Any, final
 
 from marin_trace.io import local_path
@@ -136,35 +138,46 @@ class LoweredBody:
     path_below_prefix: Callable[[str], str]
     """Where a relative hardcoded path lies."""
 
-    def path_of(self, ref: StepRef) -> str:
-        """The path that a ref stands for (of the step's own output too)."""
+    def path_of(self, ref: StepRef, adopted: Mapping[str, str] = MappingProxyType({})) -> str:
+        """The path that a ref stands for (of the step's own output too).
+
+        Args:
+            ref: Of the step's graph.
+            adopted: Outputs whose data lies elsewhere, with where.
+        """
         if isinstance(ref, HardcodedPath):
             return self.path_below_prefix(ref.path)
         assert isinstance(ref, StepOutput | OwnOutput)
         node = ref.step_node() if isinstance(ref, StepOutput) else self.node
-        return below(self.spec_of_node(node).output_path, ref.subpath)
+        output_path = self.spec_of_node(node).output_path
+        return below(adopted.get(output_path, output_path), ref.subpath)
 
-    def resolved(self) -> ResolvedBody:
-        """The body with today's paths in it."""
+    def resolved(self, adopted: Mapping[str, str] = MappingProxyType({})) -> ResolvedBody:
+        """The body with today's paths in it.
+
+        Args:
+            adopted: Outputs whose data lies elsewhere, with where.
+        """
+        stand_in = partial(self._stand_in, adopted)
         calls = tuple(
-            (call.function.function, _arguments(substitute(call.arguments, self._stand_in))) for call in self.node.calls
+            (call.function.function, _arguments(substitute(call.arguments, stand_in))) for call in self.node.calls
         )
-        return ResolvedBody(calls, substitute(self.node.returned, self._stand_in))
+        return ResolvedBody(calls, substitute(self.node.returned, stand_in))
 
-    def _stand_in(self, leaf: Any, path: Path | None) -> StandIn:
-        as_object = path is not None and isinstance(leaf, StepRef) and becomes_path_object(path)
+    def _stand_in(self, adopted: Mapping[str, str], leaf: Any, path: Path | None) -> StandIn:
+        takes_paths = path is not None and isinstance(leaf, StepRef) and becomes_path_object(path)
+        as_object = takes_paths and self.node.foreign is None
         match leaf:
             case OwnOutput():
                 return OwnPath(leaf.subpath, as_object)
             case StepOutput() | HardcodedPath():
-                return ResolvedPath(self.path_of(leaf), as_object)
+                return ResolvedPath(self.path_of(leaf, adopted), as_object)
             case DeferredResult():
                 return ResolvedResult(source_of(leaf).index, projection_steps(leaf))
             case StepArtifact():
-                producer = source_of(leaf).step_node()
-                return ResolvedArtifact(
-                    self.spec_of_node(producer).output_path, producer.artifact_type, projection_steps(leaf)
-                )
+                source = source_of(leaf)
+                artifact_type = source.step_node().artifact_type
+                return ResolvedArtifact(self.path_of(source, adopted), artifact_type, projection_steps(leaf))
             case _:
                 raise AssertionError(f"not a traced leaf: {type(leaf)}")
 

@@ -176,7 +176,7 @@ def _check_pin(node: Node, fingerprint: str, spec_by_node: dict[Node, StepSpec])
 def _check_path_objects(nodes: Iterable[Node], spec_by_node: dict[Node, StepSpec], below_prefix: Any) -> None:
     """Refuses a ref to an object store where a function takes a ``pathlib.Path``, which only a local disk has."""
     for node in nodes:
-        for call in node.calls:
+        for call in node.calls if node.foreign is None else ():
             for found in call.found:
                 if found.path is not None and isinstance(found.leaf, StepRef) and becomes_path_object(found.path):
                     _check_path_object(node, call, found.leaf, str(found.path), spec_by_node)

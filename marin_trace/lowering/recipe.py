@@ -57,6 +57,8 @@ def recipe_parts(node: Node, name_with_hash_of: NameWithHash) -> dict[str, str]:
         node: The step.
         name_with_hash_of: How a producer is called.
     """
+    if node.foreign is not None:
+        return dict(node.foreign.parts)
     parts = {"name": node.name}
     if node.options.version is not None:
         parts["version"] = repr(node.options.version)
@@ -188,8 +190,13 @@ def _json_of(tree: Tree, path_of: Callable[[StepRef], str]) -> Any:
 
 def advisory_digests(node: Node) -> dict[str, str]:
     """Digests of what is no part of the recipe and may matter: unversioned values, function sources."""
-    # A value that is left out at a certain value is the same wherever it is left out.
-    parts = [part for call in node.calls for part in unversioned_parts(call.arguments, omitted=False)]
+    # A value that is left out at a certain value is the same wherever it is left out. Other rules than ours do not say
+    # value by value what counts: there the whole config is looked at.
+    parts = [
+        part
+        for call in node.calls
+        for part in ((call.arguments,) if node.foreign else unversioned_parts(call.arguments, omitted=False))
+    ]
     unversioned = b"".join(memo_bytes(_without_refs(part)) for part in parts)
     return {
         "unversioned": hashlib.sha256(unversioned).hexdigest() if unversioned else _NOTHING,

@@ -1,11 +1,12 @@
 """StepSpecs: steps as the runner takes them. What lowering makes, and what can be written by hand."""
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from marin_trace.errors import ConfigTypeError, UnstableValueError, explain
+from marin_trace.errors import ConfigTypeError, RunError, UnstableValueError, explain
 from marin_trace.ir.canonical import identity_bytes
 from marin_trace.ir.config_tree import Found, flatten, short_repr
 from marin_trace.ir.graph import NO_OPTIONS, Node, Options, checked_override
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from marin_trace.runtime.executable import Executable
     from marin_trace.runtime.options import RunOptions
     from marin_trace.runtime.records import StepRecord
+
+_LONGEST_VERSION: Final = 1 << 20
+"""Characters of a version that is written beside an output: it holds those of all that is read, nested."""
+_DEEPEST_VERSION: Final = 64
 
 SPEC_SCHEME = b"marin_trace spec 1\n"
 """Begins the recipe of a hand-written spec."""
@@ -198,7 +203,13 @@ class StepSpec:
             deps=tuple(self.dep_paths),
             description=self._options.description,
             location=self.location,
+            version=self._version(),
         )
+
+    def _version(self) -> Any:
+        foreign = None if self._node is None else self._node.foreign
+        is_short = foreign is not None and len(foreign.text) <= _LONGEST_VERSION and foreign.depth <= _DEEPEST_VERSION
+        return json.loads(foreign.text) if foreign is not None and is_short else None
 
     def config(self) -> Any:
         """What its calls get, unversioned values included, as a JSON value. Secrets are in it."""
@@ -217,6 +228,7 @@ class StepSpec:
         Raises:
             ResourcesUnavailableError: It asks for what the chosen place does not have.
             ArtifactError: What it is annotated to return cannot be saved.
+            RunError: It was written by hand, and an output that it reads lies elsewhere: it would not be found.
         """
         from marin_trace.runtime.artifact import Artifact, check_serialisable_annotation
         from marin_trace.runtime.disk_cache import Cached
@@ -233,13 +245,13 @@ class StepSpec:
             options,
             info=self.record(),
             digests=self.digests(),
-            inputs=tuple(self.dep_paths),
+            inputs=self._inputs(options.adopted),
             retries=given.retries or 0,
             fresh=bool(given.fresh),
         )
         if attempt.root is None and not is_absolute(self.override_output_path or ""):
             attempt = replace(attempt, root=self.output_path_prefix)
-        body = self.fn.resolved() if isinstance(self.fn, LoweredBody) else self.fn
+        body = self.fn.resolved(options.adopted) if isinstance(self.fn, LoweredBody) else self.fn
         locked = distributed_lock(body, force_run_failed=options.force_run_failed).with_options(attempt)
         cached = Cached(locked, Artifact.save, _ArtifactLoader(artifact_type))
         if not any((given.resources, given.env_vars, given.pip_dependency_groups, given.timeout)):
@@ -256,6 +268,22 @@ class StepSpec:
             timeout=given.timeout,
             client=options.client,
         )
+
+    def _inputs(self, adopted: Mapping[str, str]) -> tuple[str, ...]:
+        """What it waits for and reads: outputs, and those that were adopted in their place."""
+        paths = self.dep_paths
+        found = {path: adopted[path] for path in paths if path in adopted}
+        if found and not isinstance(self.fn, LoweredBody):
+            path, source = next(iter(found.items()))
+            raise RunError(
+                explain(
+                    f"{self.name} was written by hand, and would look for an adopted output at {path}",
+                    at=self.location,
+                    facts={"adopted from": source},
+                    hint=f'give that step the path itself: override_output_path="{source}"',
+                )
+            )
+        return (*paths, *found.values())
 
     def digests(self) -> dict[str, str]:
         """Of what is no part of the recipe and may matter: unversioned values, function sources."""

@@ -113,12 +113,16 @@ def _step_row(step: PlannedStep, by_path: Mapping[str, PlannedStep]) -> StepRow:
 
 
 def _general_reason(step: PlannedStep, by_path: Mapping[str, PlannedStep]) -> str:
-    """The reason with the cause's template in the place of its name."""
-    explanation = step.explanation
+    """The reason with the cause's template in the place of its name, and without the paths of single outputs."""
+    explanation, reason = step.explanation, step.reason
+    if step.adopted_from is not None:
+        reason = reason.replace(f"adopted from {step.adopted_from}", "adopted")
+    if step.adoptable is not None:
+        reason = reason.replace(step.adoptable, "outputs of these names exist: adopt them?")
     if explanation is None or explanation.cause == step.output_path:
-        return step.reason
+        return reason
     cause = by_path[explanation.cause]
-    return step.reason.replace(f"; {cause.name} changed", f"; {cause.template or cause.name} changed")
+    return reason.replace(f"; {cause.name} changed", f"; {cause.template or cause.name} changed")
 
 
 def _folded(rows: Sequence[Row]) -> list[Row]:

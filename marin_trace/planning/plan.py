@@ -71,6 +71,10 @@ class PlannedStep:
     """None: it is finished, or nothing of this name was built before."""
     warnings: tuple[str, ...] = ()
     """What speaks against using a finished output, each complete alone."""
+    adopted_from: str | None = None
+    """Of a hit: the output that was adopted."""
+    adoptable: str | None = None
+    """Of a miss: what older output it could adopt, in words; the reason ends with it."""
 
 
 @final
@@ -124,6 +128,8 @@ class Reasons:
     """Outputs that an earlier run of this experiment had finished, and that are no longer there."""
     warnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     """Of finished outputs."""
+    adoptable: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of missing outputs: what older output a step could adopt, in words."""
 
 
 NO_REASONS = Reasons()
@@ -156,6 +162,7 @@ def planned(
     steps: list[PlannedStep] = []
     for path, step in run_plan.steps.items():
         action, reason = _action_and_reason(run_plan, options, path, to_run, failed, reasons)
+        adoptable = reasons.adoptable.get(path) if action is PlannedAction.RUN else None
         scope = scope_by_output.get(path)
         # Steps side by side have the groups around them in common.
         parent = None if scope is None else scope.parent
@@ -167,13 +174,15 @@ def planned(
             PlannedStep(
                 name=step.name,
                 action=action,
-                reason=reason,
+                reason=reason if adoptable is None else f"{reason}; {adoptable}",
                 output_path=path,
                 deps=tuple(run_plan.waits[path]),
                 group_path=names,
                 group_templates=templates,
                 template=step.template,
                 explanation=reasons.explanations.get(path),
+                adopted_from=run_plan.statuses[path].adopted_from if action is PlannedAction.HIT else None,
+                adoptable=adoptable,
                 warnings=reasons.warnings.get(path, ()) if action is PlannedAction.HIT else (),
             )
         )
@@ -250,6 +259,8 @@ def _changed_fields(explanation: Explanation) -> str:
 def _hit_reason(status: StepStatus, run_plan: RunPlan) -> str:
     if status.kind is StatusKind.LEGACY_SUCCESS:
         return "finished by an older system"
+    if status.adopted_from:
+        return f"adopted from {status.adopted_from}"
     rebuilt = [
         run_plan.steps[path].name
         for path, epoch in status.inputs.items()

@@ -8,7 +8,7 @@ that their content gives, and the JSON appears by one rename.
 import json
 from typing import Any, Final, Protocol, final, runtime_checkable
 
-from marin_trace.errors import ArtifactError, explain
+from marin_trace.errors import ArtifactError, PrefixError, explain
 from marin_trace.runtime.artifact_annotations import check_serialisable_annotation
 from marin_trace.runtime.artifact_decoding import Decoder, read_plain
 from marin_trace.runtime.artifact_encoding import Encoder
@@ -95,6 +95,10 @@ class Artifact:
             path = str(path_or_spec)
         file = join(path, ARTIFACT_FILE)
         content = _read(file)
+        if content is None and (adopted := _adopted_from(path)) is not None:
+            # An adopted output has its artifact, if any, where its data lies.
+            path, file = adopted, join(adopted, ARTIFACT_FILE)
+            content = _read(file)
         if content is None:
             raise ArtifactError(explain(f"there is no artifact at {file}", hint="has the step been run?"))
         try:
@@ -132,6 +136,16 @@ def _read(file: str) -> bytes | None:
     try:
         return read_bytes(file, limit=LARGEST_ARTIFACT)
     except FileNotFoundError:
+        return None
+
+
+def _adopted_from(path: str) -> str | None:
+    """Where the data of an output lies, if another was adopted for it."""
+    from marin_trace.runtime.status import read_status
+
+    try:
+        return read_status(path).adopted_from
+    except PrefixError:  # values may also be saved where no output can lie
         return None
 
 

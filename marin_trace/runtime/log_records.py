@@ -25,6 +25,7 @@ from marin_trace.runtime.record_fields import (
     text,
     whole_number,
 )
+from marin_trace.storage.bounded import parsed_json
 
 __all__ = [
     "LOCAL_CLUSTER",
@@ -38,6 +39,7 @@ __all__ = [
     "JobIdentity",
     "StartRecord",
     "StepFailure",
+    "status_word",
 ]
 
 _LOG_DIRECTORY = ".executor"
@@ -457,6 +459,23 @@ class AttemptLog:
             elif epoch == last and kind == "end":
                 ended = True
         return last, ended
+
+
+def status_word(content: bytes) -> str:
+    """What a status token says: a bare word, or the last of the events that a still older system wrote as JSON lines.
+
+    Returns:
+        The word; the text as it is where it is neither.
+    """
+    token = content.decode(errors="replace").strip()
+    last = token.rpartition("\n")[2]
+    if not last.startswith("{"):
+        return token
+    try:
+        event = mapping(parsed_json(last.encode()))
+    except (ValueError, TypeError):  # somebody else's file: what it means is not known
+        return token
+    return str(event.get("status", token))
 
 
 def _job(record: dict[str, Any]) -> JobIdentity:

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Final, NoReturn, final
 
 from marin_trace.errors import ControlFileError, RunError, StorageError, explain
+from marin_trace.runtime.adoption import is_marked_as_adopted
 from marin_trace.runtime.attempt import draft_claim, empty_output
 from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.driver import Driver, driver_for
@@ -75,6 +76,8 @@ class Check:
     detail: str = ""
     changes: tuple[FileChange, ...] = ()
     """Files that were rewritten with the same bytes are told too, and are no damage."""
+    adopted_from: str | None = None
+    """Where the files lie, if not in the output itself."""
 
 
 class GarbageKind(StrEnum):
@@ -153,7 +156,10 @@ def check_output(output_path: str) -> Check:
         status = read_status(output_path)
         if not status.is_finished:
             return Check(output_path, CheckKind.UNFINISHED, status.kind.value)
-        manifest = _manifest_of(log, status.epoch) if status.kind is StatusKind.SUCCESS else None
+        if status.adopted_from and status.adopted_from != output_path:
+            return _check_adopted(output_path, status.adopted_from)
+        epoch = status.adopted_epoch if status.adopted_from else status.epoch
+        manifest = _manifest_of(log, epoch) if epoch else None
         if manifest is None:
             return Check(output_path, CheckKind.UNCHECKED, "it was committed without a manifest")
         changes = tuple(changes_since(manifest, output_path))
@@ -163,6 +169,15 @@ def check_output(output_path: str) -> Check:
     if damage:
         return Check(output_path, CheckKind.DAMAGED, f"{len(damage)} of {len(manifest.files)} files", changes)
     return Check(output_path, CheckKind.OK, f"{len(manifest.files)} files", changes)
+
+
+def _check_adopted(output_path: str, source: str) -> Check:
+    """The check of what an output has adopted, told of the output."""
+    if read_status(source).adopted_from not in (None, source):
+        return Check(output_path, CheckKind.CORRUPT, f"adopted from {source}, which has adopted another output since")
+    check = check_output(source)
+    kind = CheckKind.DAMAGED if check.kind is CheckKind.UNFINISHED else check.kind
+    return Check(output_path, kind, f"adopted from {source}: {check.detail}", check.changes, source)
 
 
 def _manifest_of(log: AttemptLog, epoch: int) -> Manifest | None:
@@ -195,12 +210,14 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
     status = read_status(output_path)
     found: list[Garbage] = []
     is_idle = status.kind in (StatusKind.FAILED, StatusKind.RELEASED, StatusKind.FENCED, StatusKind.ABANDONED)
-    if status.epoch > 0 and is_idle:
+    if status.epoch > 0 and is_idle and not is_marked_as_adopted(output_path):
         data = data_files(output_path).values()
         if data and not _has_ever_succeeded(log):
             reason = f"attempt {status.epoch} is {status.kind.value}, and none has succeeded"
             paths, size = tuple(file.path for file in data), sum(file.size for file in data)
             found.append(Garbage(GarbageKind.UNFINISHED, output_path, paths, size, reason))
+    is_in_place = status.adopted_from == output_path
+    first_kept = (status.adopted_epoch if is_in_place else 0) or status.epoch
     limit = (time.time() if now is None else now) - _STALE_TEMPORARY_S
     for file in list_files(log.directory):
         name = file.path.rpartition("/")[2]
@@ -208,7 +225,7 @@ def collect_garbage(output_path: str, *, now: float | None = None) -> list[Garba
         if name.startswith(_TEMPORARY) and file.mtime_ns is not None and file.mtime_ns / 1e9 < limit:
             reason = "a writer was killed before it had finished this file"
             found.append(Garbage(GarbageKind.TEMPORARY, output_path, (file.path,), file.size, reason))
-        elif number.isdecimal() and int(number) < status.epoch and kind in _OF_A_SUPERSEDED_EPOCH:
+        elif number.isdecimal() and int(number) < first_kept and kind in _OF_A_SUPERSEDED_EPOCH:
             reason = f"attempt {int(number)} was followed by {status.epoch}"
             found.append(Garbage(GarbageKind.SUPERSEDED, output_path, (file.path,), file.size, reason))
     return found

@@ -44,6 +44,8 @@ class RunOptions:
     """What to record beside outputs; None: the runner looks once."""
     allow_unsafe_store: bool = False
     """Warn of a store that lets two create the same file, instead of refusing it: for a single launcher."""
+    adopted: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Outputs whose data lies elsewhere, with where: who reads the one is given the other."""
     fail_fast: bool = False
     """After the first failure nothing more is started; what runs goes on to its end."""
 

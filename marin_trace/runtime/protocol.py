@@ -37,6 +37,7 @@ from marin_trace.runtime.log_records import (
     JobIdentity,
     StartRecord,
     StepFailure,
+    status_word,
 )
 from marin_trace.runtime.operations import (
     Act,
@@ -287,7 +288,7 @@ def state_of(log: AttemptLog, names: Sequence[str], content: bytes | None) -> Lo
     """
     epoch, is_ended = AttemptLog.last_epoch(names)
     if epoch == 0:
-        return LogState(token=None if content is None else content.decode(errors="replace").strip())
+        return LogState(token=None if content is None else status_word(content))
     is_cancelled = AttemptLog.has_cancel(names, epoch)
     path = log.end(epoch) if is_ended else log.claim(epoch)
     if content is None:

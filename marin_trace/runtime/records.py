@@ -61,6 +61,8 @@ class StepRecord:
     description: str | None = None
     location: str | None = None
     """``file:line`` of the step call."""
+    version: Any = None
+    """A JSON value: what the older executor would know the step by; None for a step of this package's own kind."""
 
 
 @final
@@ -117,6 +119,8 @@ def write_step_info(output_path: str, record: StepRecord, *, provenance: Provena
         "description": record.description and redact_text(record.description),
         "location": record.location,
     }
+    if record.version is not None:
+        info["version"] = redact(record.version)
     # The provenance is the same for every step of a run, and the longest part: it is rendered once.
     content = f'{_encode_lines(info)[:-1]},\n "provenance": {_rendered(provenance)}}}\n'
     patient_store_for(output_path).put(join(output_path, EXECUTOR_INFO), content.encode())

@@ -1,7 +1,7 @@
 """What a run did, or would do: one frozen value."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final, Protocol, final
@@ -96,6 +96,8 @@ class RunReport:
     record_path: str | None = None
     """The run's record; None in a dry run."""
     seconds: float = 0.0
+    adopted: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Outputs whose data lies elsewhere, with where."""
     resolve: Callable[[Any], ResolvedStep] = field(default=_as_it_is, repr=False, compare=False)
     """What the caller's name for a step (a ref, a spec) stands for."""
 
@@ -104,8 +106,12 @@ class RunReport:
         return replace(self, resolve=resolve)
 
     def output_path(self, step: Any) -> str:
-        """Where a step's output lies."""
-        return self.resolve(step).output_path
+        """Where a step's output lies; of an adopted one: where its data lies."""
+        path = self.resolve(step).output_path
+        for own, source in self.adopted.items():
+            if path == own or path.startswith(f"{own}/"):
+                return source + path[len(own) :]
+        return path
 
     def artifact(self, step: Any) -> Any:
         """What a step returned.
@@ -152,7 +158,7 @@ class RunReport:
         Raises:
             KeyError: It was not in the run.
         """
-        path = self.output_path(step)
+        path = self.resolve(step).output_path
         for outcome in self.outcomes:
             if outcome.output_path == path:
                 return outcome

@@ -5,15 +5,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, final
 
-from marin_trace.errors import CycleError, FingerprintMismatchError, OutputConflictError, explain
+from marin_trace.errors import CycleError, FingerprintMismatchError, OutputConflictError, RunError, explain
 from marin_trace.runtime.executable import Executable
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.records import field_differences, read_step_info
 from marin_trace.runtime.redaction import redact_parts
 from marin_trace.runtime.schedule import find_cycle, post_order, wanted
-from marin_trace.runtime.status import StepStatus, read_statuses
+from marin_trace.runtime.status import StepStatus, adopted_outputs, read_statuses
 
-__all__ = ["RunPlan", "RunnableStep", "collect_steps", "plan_run"]
+__all__ = ["RunPlan", "RunnableStep", "brought_by", "collect_steps", "plan_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,9 @@ class RunPlan:
     first: frozenset[str]
     """Those of `to_run` that another does not wait for but should see running: they start first."""
 
+    adopted: Mapping[str, str]
+    """Of finished steps whose data lies elsewhere: where."""
+
     def is_finished(self, output_path: str) -> bool:
         """Whether an output is there to be read (one that is forced may be, and is still to run)."""
         return self.statuses[output_path].is_finished
@@ -128,6 +131,7 @@ def plan_run(
         CycleError: Steps wait for each other.
         OutputConflictError: Two different recipes have one output path.
         FingerprintMismatchError: A finished output was built by another recipe.
+        RunError: An adopted output is to be read, and is gone.
         StorageError: A status cannot be read.
     """
     asked = list(roots)
@@ -141,16 +145,20 @@ def plan_run(
     def is_finished(path: str) -> bool:
         return known[path].is_finished and not (path in options.forced and known[path].epoch <= options.forced[path])
 
-    brings = {path: _brings(step) for path, step in steps.items()}
+    brings = {path: brought_by(step) for path, step in steps.items()}
     forced = [path for path in steps if path in options.forced]
     chosen = wanted([*(step.output_path for step in asked), *forced], is_finished=is_finished, needs=brings.__getitem__)
     nonblocking = {dep.output_path for path in chosen for dep in steps[path].nonblocking_deps}
+    adopted = {path: source for path, source in adopted_outputs(known).items() if path in steps and path not in chosen}
+    if adopted:
+        _check_adopted(adopted, steps, known, read=nonblocking.union(*(waits[path] for path in chosen)))
     return RunPlan(
         steps=steps,
         waits=waits,
         statuses={path: known[path] for path in steps},
         to_run=tuple(path for path in steps if path in chosen),
         first=frozenset(nonblocking & chosen),
+        adopted=adopted,
     )
 
 
@@ -179,7 +187,8 @@ def collect_steps(roots: Iterable[RunnableStep]) -> dict[str, RunnableStep]:
     return {path: steps[path] for path in order}
 
 
-def _brings(step: RunnableStep) -> list[str]:
+def brought_by(step: RunnableStep) -> list[str]:
+    """The output paths of what a step brings into a run while it is unfinished."""
     excluded = {dep.output_path for dep in step.order_only_deps}
     waited = [dep.output_path for dep in step.deps if dep.output_path not in excluded]
     return waited + [dep.output_path for dep in step.nonblocking_deps]
@@ -227,6 +236,27 @@ def _check_fingerprints(
         )
 
 
+def _check_adopted(
+    adopted: Mapping[str, str],
+    steps: Mapping[str, RunnableStep],
+    statuses: Mapping[str, StepStatus],
+    *,
+    read: Collection[str],
+) -> None:
+    """Looks whether the outputs that steps adopted are still there, and are what was adopted."""
+    status_by_source = read_statuses(adopted.values())
+    for path, source in adopted.items():
+        step, status = steps[path], status_by_source[source]
+        if not status.is_finished:
+            summary = f"the output that {step.name} adopted is not finished any more: {source}"
+            hint = f"bring it back, or build the step itself: --force '^{step.name}$'"
+            if path in read:
+                raise RunError(explain(summary, at=step.location, hint=hint))
+            logger.warning(summary)
+        elif status.adopted_from is None and status.epoch > statuses[path].adopted_epoch:
+            logger.warning(f"the output that {step.name} adopted was built again since: {source}")
+
+
 def _mismatch(step: RunnableStep, recorded: str) -> FingerprintMismatchError:
     info = read_step_info(step.output_path) or {}
     changes = field_differences(info.get("parts") or {}, redact_parts(step.recipe_parts())) if info else []
@@ -238,6 +268,7 @@ def _mismatch(step: RunnableStep, recorded: str) -> FingerprintMismatchError:
             f"the output of {step.name} at {step.output_path} was built by another recipe",
             at=step.location,
             facts=[f"recorded {recorded[:8]}, expected {step.fingerprint[:8]}", *shown],
-            hint="give the step another output path, --force builds it again, `marin-trace adopt` takes it as it is",
+            hint=f"give the step another output path; --force '^{step.name}$' builds it again; as it is it is taken by "
+            f"marin-trace adopt {step.name} {step.output_path} --experiment FILE.py",
         )
     )

@@ -4,14 +4,29 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, final
+from typing import Any, Final, final
 
 from marin_trace.runtime.liveness import owner_is_gone
 from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StartRecord, StepFailure
 from marin_trace.runtime.protocol import LogState, decisive_file, owner_of, state_of
 from marin_trace.storage.control_store import is_object_store, patient_store_for
 
-__all__ = ["StatusKind", "StepOwner", "StepStatus", "read_start", "read_status", "read_statuses"]
+__all__ = [
+    "ADOPTED_EPOCH",
+    "ADOPTED_FROM",
+    "StatusKind",
+    "StepOwner",
+    "StepStatus",
+    "adopted_outputs",
+    "read_start",
+    "read_status",
+    "read_statuses",
+]
+
+ADOPTED_FROM: Final = "adopted_from"
+"""In the record of an end: the output path whose data is read instead; see `marin_trace.runtime.adoption`."""
+ADOPTED_EPOCH: Final = "adopted_epoch"
+"""In the record of an end: the epoch of that output when it was adopted."""
 
 
 class StatusKind(StrEnum):
@@ -81,6 +96,27 @@ class StepStatus:
     def fingerprint(self) -> str | None:
         """The recipe that the output was built by, where it was recorded."""
         return self.record.get("fingerprint")
+
+    @property
+    def adopted_from(self) -> str | None:
+        """The output whose data is this one's, where the step did not build it: adopted; its own path: in place."""
+        source = self.record.get(ADOPTED_FROM)
+        return source if isinstance(source, str) and source else None
+
+    @property
+    def adopted_epoch(self) -> int:
+        """The epoch that the adopted output had then; 0 where it kept no log."""
+        epoch = self.record.get(ADOPTED_EPOCH)
+        return epoch if isinstance(epoch, int) else 0
+
+
+def adopted_outputs(statuses: Mapping[str, StepStatus]) -> dict[str, str]:
+    """The finished outputs whose data lies elsewhere, with where: what is read in their place."""
+    return {
+        path: status.adopted_from
+        for path, status in statuses.items()
+        if status.is_finished and status.adopted_from and status.adopted_from != path
+    }
 
 
 def read_statuses(output_paths: Iterable[str], *, concurrency: int = 256) -> dict[str, StepStatus]:

@@ -154,6 +154,7 @@ class StepRunner:
             run_id=self._options.run_id or new_run_id(),
         )
         plan = plan_run(steps, options) if self._plan is None else self._plan
+        options = replace(options, adopted=plan.adopted)
         if dry_run:
             return self._report(_foreseen(plan, options), options, dry_run=True)
         _check_stores(plan.to_run, allow_unsafe=options.allow_unsafe_store)
@@ -208,7 +209,8 @@ class StepRunner:
         record_path: str | None = None,
         seconds: float = 0.0,
     ) -> RunReport:
-        report = RunReport(tuple(outcomes), dry_run, options.run_id or "", record_path, seconds)
+        run_id = options.run_id or ""
+        report = RunReport(tuple(outcomes), dry_run, run_id, record_path, seconds, adopted=options.adopted)
         return report if self._resolve is None else report.with_resolver(self._resolve)
 
     def _tell(self, event: RunEvent) -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "scan_local",
     "sync_path",
     "write_bytes",
+    "written_at",
 ]
 
 
@@ -155,6 +156,17 @@ def modified_at(path: str) -> float | None:
     try:
         return os.stat(local_path(path)).st_mtime if is_local(path) else None
     except FileNotFoundError:
+        return None
+
+
+def written_at(path: str) -> float | None:
+    """When a file was last written, in seconds since 1970; asks the store, where it is no local one."""
+    if is_local(path):
+        return modified_at(path)
+    filesystem, key = filesystem_for(path)
+    try:
+        return filesystem.modified(key).timestamp()
+    except (FileNotFoundError, NotImplementedError):
         return None
 
 

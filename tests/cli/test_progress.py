@@ -152,11 +152,13 @@ def test_the_table_keeps_to_the_terminal() -> None:
 
 
 SCRIPT = """
+import logging
 import sys
 from marin_trace import deferred, executor_main, output, step
 
 def work(path: str) -> int:
     print("words of a step")
+    logging.getLogger("mine").info("logged words")
     return 1
 
 @step(name="made/{number}")
@@ -174,6 +176,8 @@ def test_on_a_terminal_a_table_and_elsewhere_lines(tmp_path: Path, prefix: str) 
     assert code == 0
     assert "of 3 steps" in text
     assert "words of a step" in text
+    assert text.count("logged words") >= 3  # also as the last words in the table
+    assert [log.read_text().count("logged words") for log in Path(prefix).rglob("*.log")] == [1, 1, 1]
     assert "3 steps in " in text
     assert ": starts" not in text
     _, text = run_on_terminal(script, "--force", "made", "--yes", "--max_concurrent", "1", prefix=prefix)
@@ -183,5 +187,6 @@ def test_on_a_terminal_a_table_and_elsewhere_lines(tmp_path: Path, prefix: str) 
         command, cwd=tmp_path, env=environment(prefix), capture_output=True, text=True, timeout=60, check=True
     )
     assert ended.stderr.count(": starts") == 3
+    assert ended.stderr.count("logged words") == 3
     assert ended.stderr.count(": succeeded after ") == 3
     assert "3 steps: 3 built" in ended.stderr

@@ -47,6 +47,13 @@ def test_a_running_attempt_names_its_owner(tmp_path: Path) -> None:
         ("FAILED", StatusKind.FAILED, False),
         ("RUNNING", StatusKind.MISSING, True),
         ("DEP_FAILED", StatusKind.MISSING, False),
+        ("SUCCESS\n", StatusKind.LEGACY_SUCCESS, False),
+        ('{"date": "1", "status": "RUNNING"}\n{"date": "2", "status": "SUCCESS"}\n', StatusKind.LEGACY_SUCCESS, False),
+        ('{"date": "1", "status": "SUCCESS"}\n{"date": "2", "status": "FAILED"}', StatusKind.FAILED, False),
+        ('{"date": "1", "status": "SUCCESS"}\n{"date": "2", "status": "RUNNING"}', StatusKind.MISSING, True),
+        ('{"date": "1", "status": "SUCCESS"}\n{"date": "2", "sta', StatusKind.MISSING, False),
+        ('{"date": "1"}', StatusKind.MISSING, False),
+        ("{" * 9999, StatusKind.MISSING, False),
     ],
 )
 def test_without_a_log_the_token_is_read(tmp_path: Path, token: str, kind: StatusKind, foreign: bool) -> None:
