@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import marin_trace
-from marin_trace import lower
+from marin_trace import legacy, lower
 
 PREFIX = "/prefix"
 
@@ -38,10 +38,6 @@ def install(tree: Path) -> None:
     experiments.__path__ = [str(tree / "experiments")]
     sys.modules["experiments"] = experiments
     marin_trace.executor_main = capture
-    try:
-        from marin_trace import legacy
-    except ImportError:
-        return
     names: dict[str, Any] = {name: getattr(legacy, name) for name in legacy.__all__}
     names |= {name: getattr(marin_trace, name) for name in marin_trace.__all__ if name not in names}
     for name in ("marin.execution", "marin.execution.executor"):

@@ -92,7 +92,6 @@ def test_a_file_alone_becomes_python_that_stays_as_it_is(name: str, tmp_path: Pa
 @pytest.fixture(scope="module")
 def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """What each experiment of both trees would run."""
-    pytest.importorskip("marin_trace.legacy")
     directory = tmp_path_factory.mktemp("pipelines")
     return {kind: printed(copied(directory, kind)) for kind in ("legacy", "migrated")}
 
