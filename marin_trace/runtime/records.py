@@ -169,8 +169,10 @@ def read_step_infos(output_paths: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def new_run_id() -> str:
-    """A name for a run that sorts by time: ``20260131-235959-1a2b3c``."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.urandom(3).hex()}"
+    """A name for a run that sorts by time, to the millisecond: ``20260131-235959-1231a2b3c``."""
+    now = datetime.now(UTC)
+    # With the second's fraction: runs of one second would else be sorted by chance.
+    return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}{os.urandom(3).hex()}"
 
 
 def write_run_record(directory: str, run_id: str, record: Mapping[str, Any]) -> str:

@@ -168,6 +168,8 @@ class RayClient:
         Raises:
             WorkerError: No cluster answers.
         """
+        # Ray would put another function in the place of `print`, for this whole process.
+        os.environ.setdefault("RAY_TQDM_PATCH_PRINT", "0")
         ray: Any = importlib.import_module("ray")
         with self._lock:
             if not ray.is_initialized():

@@ -89,7 +89,7 @@ class Site:
         """What a command printed, without what differs between two runs of the tests."""
         text = text.replace(self.prefix, "PREFIX").replace(str(self.script.parent), "HERE")
         text = re.sub(r"(?<=-)[0-9a-f]{8}\b", "HASH", text)
-        text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{6}", "RUN", text)
+        text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{9}", "RUN", text)
         text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "MOMENT", text)
         text = re.sub(r"\b\d+(\.\d)? (s|min|h|d)( \d+ (s|min|h))?(?!\w)", "TIME", text)
         text = text.replace("TIME → TIME", "TIME")  # they may be equal, and are told once then

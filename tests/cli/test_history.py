@@ -29,7 +29,7 @@ def record(directory: Path, run_id: str, **facts: Any) -> None:
 def test_runs_are_listed_newest_first(site: Site, told: Command, runs: list[str]) -> None:
     code, out, _ = told("history", site.prefix)
     assert (code, site.told(out)) == (0, golden("history"))
-    assert re.findall(r"^\d{8}-\d{6}-\w{6}", out, re.MULTILINE) == runs[::-1]
+    assert re.findall(r"^\d{8}-\d{6}-\w{9}", out, re.MULTILINE) == runs[::-1]
 
 
 def test_one_run_in_full(site: Site, told: Command, runs: list[str]) -> None:

@@ -29,7 +29,7 @@ def test_every_command_says_what_it_says_on_a_disk(cloud: Cloud, tmp_path: Path,
     ]
     for name, argv in said:
         assert site.told(told(*argv)[1]) == golden(name), name
-    runs = re.findall(r"^\S+-\S+-\w{6}", told("history", site.prefix)[1], re.MULTILINE)
+    runs = re.findall(r"^\S+-\S+-\w{9}", told("history", site.prefix)[1], re.MULTILINE)
     assert site.told(told("history", runs[2], runs[0], site.prefix)[1]) == golden("history_two")
     assert told("logs", "text/t0", site.prefix)[1] == "writing t0\n"
     assert Site(site.script, site.prefix).told(told("path", "text/t0", site.prefix)[1]) == "PREFIX/text/t0-HASH\n"

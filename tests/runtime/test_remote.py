@@ -23,6 +23,7 @@ from marin_trace.runtime.remote import RemoteCallable, remote
 from marin_trace.runtime.report import OutcomeKind
 from marin_trace.runtime.status import StatusKind, read_status
 from marin_trace.runtime.step_runner import EventKind, StepRunner
+from marin_trace.storage.store_probe import PROBED_VARIABLE
 from marin_trace.workers.client import JobRequest, JobStatus, use_client
 from marin_trace.workers.local import LocalClient
 from marin_trace.workers.machine import Machine
@@ -101,12 +102,13 @@ def test_it_is_a_decorator_bare_and_with_arguments() -> None:
 def test_the_chosen_client_gets_the_request_with_forwarded_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "s3cr3t")
     monkeypatch.setenv("GREETING", "hello")
+    monkeypatch.delenv(PROBED_VARIABLE, raising=False)
     cluster, tpu = FakeCluster(), ResourceConfig.with_tpu("v5p-8")
     with use_client(cluster):
-        remote(print, resources=tpu, env_vars={"A": "b"}, timeout=5)()
-    remote(print, client=cluster)()
+        remote(os.getcwd, resources=tpu, env_vars={"A": "b"}, timeout=5)()
+    remote(os.getcwd, client=cluster)()
     request = cluster.requests[0]
-    assert (request.name[:-8], request.resources, request.timeout) == ("print-", tpu, 5)
+    assert (request.name[:-8], request.resources, request.timeout) == ("getcwd-", tpu, 5)
     assert request.name != cluster.requests[1].name
     assert dict(request.env_vars) == {"A": "b", "HF_TOKEN": "s3cr3t"}
     assert len(cluster.requests) == 2

@@ -22,6 +22,7 @@ from marin_trace.runtime.prefix import normalise_prefix
 from marin_trace.runtime.redaction import redact, redact_arguments, redact_parts
 from marin_trace.runtime.remote import RemoteCallable, remote
 from marin_trace.safe_text import REDACTED, redact_text
+from marin_trace.storage.store_probe import PROBED_VARIABLE
 from marin_trace.workers.client import JobHandle, JobRequest
 from tests.scripts import ROOT, write_script
 
@@ -155,6 +156,7 @@ class Recorder:
 
 def test_what_is_forwarded_to_a_cluster_is_in_no_payload_and_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", CANARY)
+    monkeypatch.delenv(PROBED_VARIABLE, raising=False)
     recorder = Recorder()
     job = remote(lambda: None, env_vars={"A": CANARY}, client=recorder)
     with pytest.raises(ConfigError, match="was not started") as caught:

@@ -4,11 +4,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from marin_trace.runtime.log_records import AttemptLog
+from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord
 from tests.soak.checks import Data, late_writes, named_by_verify, problems_of_site, stale_tokens
 from tests.soak.series import Outcome, Series, Terms
 from tests.soak.site import Site, await_exit
@@ -45,10 +47,18 @@ def change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
+def forge_end(site: Site, **fields: Any) -> None:
+    """Another end in the place of the real one, which fits itself."""
+    path = end_of(site)
+    path.write_bytes(replace(EndRecord.from_bytes(path.read_bytes(), str(path)), **fields).to_bytes())
+
+
 def add_epoch(site: Site) -> None:
-    for kind in ("claim", "end"):
-        first = merged(site) / ".executor" / f"000001.{kind}"
-        shutil.copy(first, first.with_name(f"000002.{kind}"))
+    log = AttemptLog(str(merged(site)))
+    claim = ClaimRecord.from_bytes(Path(log.claim(1)).read_bytes(), log.claim(1))
+    end = EndRecord.from_bytes(Path(log.end(1)).read_bytes(), log.end(1))
+    Path(log.claim(2)).write_bytes(replace(claim, epoch=2).to_bytes())
+    Path(log.end(2)).write_bytes(replace(end, epoch=2).to_bytes())
 
 
 def begin_together(site: Site) -> None:
@@ -70,9 +80,9 @@ def another_run_says_that_it_built_everything(site: Site) -> None:
 
 SPOILERS: list[tuple[Callable[[Site], object], str]] = [
     (lambda site: end_of(site).unlink(), "ends \\[\\]"),
-    (lambda site: change(end_of(site), kind="RELEASED"), "SUCCESS at epochs \\[\\]"),
-    (lambda site: change(end_of(site), nonce="other"), "is a SUCCESS of other"),
-    (lambda site: change(end_of(site), kind="FAILED"), "has failed"),
+    (lambda site: forge_end(site, kind=EndKind.RELEASED), "SUCCESS at epochs \\[\\]"),
+    (lambda site: forge_end(site, nonce="other"), "is a SUCCESS of other"),
+    (lambda site: forge_end(site, kind=EndKind.FAILED), "has failed"),
     (add_epoch, "SUCCESS at epochs \\[1, 2\\]"),
     (begin_together, "while another one ran the body"),
     (claim_by_another_process, "whose body has not ended"),
