@@ -11,7 +11,7 @@ from typing import Final, final
 
 from marin_trace.errors import ControlFileError, explain
 from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
-from marin_trace.runtime.heartbeat import Kept, KeptClaim, stop_owner
+from marin_trace.runtime.heartbeat import MOMENT_S, Kept, KeptClaim, stop_owner
 from marin_trace.runtime.job_protocol import Left
 from marin_trace.runtime.log_records import (
     AttemptLog,
@@ -173,7 +173,7 @@ def guard(kept: KeptClaim) -> Program[Kept]:
             return Kept.LEFT
         now: float = yield Now()
         limit = alive_at + (KILL_FRACTION if owner is OwnerState.STOPPED else LEASE_FRACTION) * lease_s
-        if now >= limit:
+        if now + MOMENT_S >= limit:
             break
         rest = limit - now
         try:

@@ -6,7 +6,7 @@ a thread of the owner is starved by whatever holds the interpreter (3.5 s were m
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import final
+from typing import Final, final
 
 from marin_trace.runtime.log_records import (
     AttemptLog,
@@ -45,7 +45,11 @@ from marin_trace.runtime.protocol import (
     insist,
 )
 
-__all__ = ["BeatResult", "Kept", "KeptClaim", "beat", "keep", "stop_owner"]
+__all__ = ["MOMENT_S", "BeatResult", "Kept", "KeptClaim", "beat", "keep", "stop_owner"]
+
+
+MOMENT_S: Final = 1e-6
+"""What is due within it is due: to a sum of floating-point seconds, a rest of nothing but rounding may add nothing."""
 
 
 class BeatResult(StrEnum):
@@ -172,7 +176,7 @@ def keep(kept: KeptClaim) -> Program[Kept]:
             # To the moment: an observer needs but a tenth of the lease more, less than a period.
             now: float = yield Now()
             rest = last + KILL_FRACTION * lease_s - now
-            if rest > 0:
+            if rest > MOMENT_S:
                 continue
             return (yield from stop_owner(kept, now, "it was stopped by a signal and could not keep its lease"))
         seq, rest = seq + 1, period
@@ -208,7 +212,7 @@ def stop_owner(kept: KeptClaim, deadline: float, why: str) -> Program[Kept]:
     is_spared = False
     while True:
         now: float = yield Now()
-        if now >= deadline and not is_spared:
+        if now + MOMENT_S >= deadline and not is_spared:
             killed: bool = yield KillOwner(why)
             is_spared = not killed
             if killed:

@@ -62,6 +62,11 @@ def test_without_faults_each_job_is_submitted_once() -> None:
         assert (world.problems, world.bodies, world.submissions) == ([], 1, 1)
 
 
+def test_a_rest_of_nothing_but_rounding_is_waited_for_no_longer() -> None:
+    """A stopped owner's keeper once waited for 10⁻¹⁷ s in this schedule, again and again: its clock did not move."""
+    assert problems_of(random_worlds(range(8_010_492, 8_010_493), with_jobs=True)) == ()
+
+
 @pytest.mark.parametrize("mutate", LAUNCHER_MUTANTS)
 def test_a_mutant_is_killed_by_random_schedules(mutate: Callable[[Patch], None], monkeypatch: Patch) -> None:
     mutate(monkeypatch)
