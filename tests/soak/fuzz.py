@@ -314,7 +314,7 @@ def damaged_files(terms: Terms) -> Outcome:
     )
 
 
-SERIES = (Series("fuzz", "readers of damaged and forged files", damaged_files, weight=18),)
+SERIES = (Series("fuzz", "readers of damaged and forged files", damaged_files, weight=200),)
 
 
 def main(argv: Sequence[str]) -> None:
