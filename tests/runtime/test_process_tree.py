@@ -73,7 +73,9 @@ def test_what_does_not_die_in_time_is_told(system: str, family, monkeypatch: pyt
 
 def test_carriers_of_a_nonce_are_found_but_for_those_that_are_spared(family) -> None:
     parent, child = family
-    assert carriers_of("a-nonce-of-this-test") == {parent.pid, child}
+    # An interpreter may start something of its own first, which is gone in a moment.
+    while (found := carriers_of("a-nonce-of-this-test")) != {parent.pid, child}:
+        assert {parent.pid, child} < found
     assert carriers_of("a-nonce-of-this-test", sparing="FAMILY=") == set()
 
 
