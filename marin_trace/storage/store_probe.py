@@ -18,6 +18,7 @@ from marin_trace.errors import PrefixError, StorageError, StoreUnavailableError,
 from marin_trace.storage.control_store import ControlStore, control_store_for, is_object_store
 from marin_trace.storage.files import join
 from marin_trace.storage.object_store import ObjectControlStore
+from marin_trace.storage.patient_store import PatientStore
 
 __all__ = ["PROBED_VARIABLE", "check_store"]
 
@@ -27,6 +28,8 @@ PROBED_VARIABLE: Final = "MARIN_TRACE_PROBED_STORES"
 """The stores that a process above this one has tried, or was told to use all the same; separated by spaces."""
 _THREADS: Final = 8
 _ROUNDS: Final = 5
+_PATIENCE_S: Final = 20.0
+"""For one question about what the threads have left; which of them created a file is asked once."""
 _lock = threading.Lock()
 
 
@@ -74,7 +77,9 @@ def _lie_of(store: ControlStore, base: str) -> str | None:
             barrier = threading.Barrier(_THREADS)
             racers = [pool.submit(_compete, store, paths, number, barrier) for number in range(_THREADS)]
             answers = [racer.result() for racer in racers]
-        lies = (_judge(store, path, won) for path, won in zip(paths, zip(*answers, strict=True), strict=True))
+        # Who was stopped in the middle of a request, or met a store that was busy, asks again.
+        patient = PatientStore(store, patience_s=_PATIENCE_S)
+        lies = (_judge(patient, path, won) for path, won in zip(paths, zip(*answers, strict=True), strict=True))
         return next((lie for lie in lies if lie is not None), None)
     finally:
         for path in paths:
