@@ -19,6 +19,7 @@ from marin_trace.runtime.log_records import (
     FailurePhase,
     StartRecord,
 )
+from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.remote import RemoteCallable, remote
 from marin_trace.runtime.report import OutcomeKind
 from marin_trace.runtime.status import StatusKind, read_status
@@ -406,6 +407,18 @@ def test_jobs_in_flight_hold_no_threads(make_step) -> None:
     assert StepRunner().run(steps).count(OutcomeKind.SUCCEEDED) == 100
     worker.join()
     assert threads[0] - before < 30
+
+
+def test_a_cluster_is_given_as_many_jobs_at_a_time_as_the_run_allows(make_step) -> None:
+    steps = [make_step(str(n), wrap=as_job(client=FakeCluster())) for n in range(5)]
+    in_flight = [0]
+
+    def count(event: Any) -> None:
+        in_flight.append(in_flight[-1] + (1 if event.kind is EventKind.STARTED else -1))
+
+    runner = StepRunner(options=RunOptions(max_jobs=2), on_event=count)
+    assert runner.run(steps).count(OutcomeKind.SUCCEEDED) == 5
+    assert max(in_flight) == 2
 
 
 def test_what_this_machine_lacks_is_the_steps_failure(make_step) -> None:
