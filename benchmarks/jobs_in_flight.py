@@ -3,10 +3,10 @@
     python -m benchmarks.jobs_in_flight                             # 1,000 jobs, on each engine that is installed
     python -m benchmarks.jobs_in_flight --engines ray --count 5000
 
-A run of that many steps, on a cluster that has room for two of them: the two wait for a word that does not come, and the
-others for room. From when the last one was submitted the launcher is looked at for a minute and a half: its memory and
-threads, those of its lease keeper, what both take of a processor, how often it asks the store, and, of an engine that
-has to be asked, how often that. Ray and an Iris controller are started here, on loopback.
+A run of that many steps, on a cluster that has room for two of them: the two wait for a word that does not come, and
+the others for room. From when the last one was submitted the launcher is looked at for a minute and a half: its memory
+and threads, those of its lease keeper, what both take of a processor, how often it asks the store, and, of an engine
+that has to be asked, how often that. Ray and an Iris controller are started here, on loopback.
 """
 
 import argparse

@@ -80,6 +80,10 @@ class GangActor:
         """Answers when all processes run, for the first time."""
         await asyncio.shield(asyncio.wrap_future(self._begun))
 
+    async def lost(self) -> None:
+        """See `JobActor.lost`. A member that is lost is this actor's to replace."""
+        await asyncio.Event().wait()
+
     async def is_over(self) -> bool:
         """Whether the gang has ended."""
         return self._outcome.done()

@@ -131,7 +131,18 @@ def test_every_flag_is_read() -> None:
         "--force_run_failed",
         "false",
     ]
-    argv += ["--max_concurrent", "3", "--max_jobs", "1000", "--executor_info_base_path", "/r", "--cluster", "local", "--lease_seconds", "60"]
+    argv += [
+        "--max_concurrent",
+        "3",
+        "--max_jobs",
+        "1000",
+        "--executor_info_base_path",
+        "/r",
+        "--cluster",
+        "local",
+        "--lease_seconds",
+        "60",
+    ]
     assert flags(*argv, "--description", "two words") == ExecutorFlags(
         prefix="memory://x",
         dry_run=True,

@@ -3,8 +3,8 @@
 That process is not the tests' own: it has warnings and threads of its own, leaves a login token in its home directory,
 and may be killed with all that it started. It has workers for processors, and slices of fake TPUs of two machines each.
 
-Run as a module, with a home directory, it is the cluster: it prints its address and runs until its input ends. Each line
-of that names a machine that it is to lose.
+Run as a module, with a home directory, it is the cluster: it prints its address and runs until its input ends. Each
+line of that names a machine that it is to lose.
 """
 
 import contextlib

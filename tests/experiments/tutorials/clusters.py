@@ -1,4 +1,4 @@
-"""The clusters that the training tutorials run on in tests, and what a test brings about there: machines that vanish."""
+"""The clusters that the training tutorials run on in tests, and how machines of them vanish."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from tests.experiments.tutorials.test_training_tutorials import SCRIPTS, TINY, e
 from tests.training_runs import curve
 from tests.workers.engines import parent_of, wait_until
 from tests.workers.iris_site import MACHINE_TYPE, SLICE_TYPE, IrisCluster
-from tests.workers.ray_clusters import Node, RayCluster, ray_cluster, tpu_node
+from tests.workers.ray_clusters import Node, ray_cluster, tpu_node
 
 LEASE_S = 10.0
 """Long enough for a machine that compiles trainings. What vanishes with its lease keeper is waited for so long."""
