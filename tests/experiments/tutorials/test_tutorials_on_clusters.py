@@ -3,6 +3,7 @@
 On Ray and on Iris, all on this machine. What a killed training comes to is compared with one that was left alone.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,11 +98,11 @@ def test_the_launcher_after_a_killed_one_adopts_the_training(
     training = training_of(first)
     first.kill()
     second = launched(cluster.script, *cluster.flags, *MINUTES, "--source", source, prefix=training.prefix)
-    second.wait_until(lambda: f"{training.output.name}: starts" in second.said)
+    second.wait_until(lambda: f"{training.output.name}: waits: " in second.said)
     assert training.end_of(1) is None
     second.await_success()
     assert {len(of_step) for of_step in claims_by_step(training.prefix).values()} == {1}
-    assert training.job not in second.said.replace("held by", "")
+    assert not re.search(r"checkpoints-\S+ is (?:submitted to Ray|the Iris job)", second.said)
     assert training.resumed_after(1) == []
     assert training.curve == training_of(left_alone).curve
 
@@ -116,7 +117,10 @@ def test_a_training_whose_machine_vanishes_goes_on_from_its_checkpoint_on_anothe
     launcher.await_success()
     assert cluster.machine_of(training.job) != before
     assert len(training.claims) == 2
-    assert [end and end.kind for end in map(training.end_of, (1, 2))][1] is EndKind.SUCCESS
+    assert [end and end.kind for end in map(training.end_of, (1, 2))] in (
+        [EndKind.RELEASED, EndKind.SUCCESS],  # its lease keeper has outlived the others
+        [EndKind.FENCED, EndKind.SUCCESS],
+    )
     assert training.resumed_after(2) in ([CHECKPOINT], [2 * CHECKPOINT])
     assert training.curve == training_of(left_alone).curve
     assert file_named("report", launcher.said).exists()
