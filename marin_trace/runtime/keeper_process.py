@@ -10,6 +10,7 @@ claim (`marin_trace.runtime.keeper_duties`) is imported when one has been held f
 little.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -51,11 +52,8 @@ class Owner:
 
     def tell(self, message: dict[str, Any]) -> None:
         """Sends it a message; one that died does not read any more. Thread-safe."""
-        with self._output:
-            try:
-                os.write(sys.stdout.fileno(), f"{json.dumps(message)}\n".encode())
-            except BrokenPipeError:
-                return
+        with self._output, contextlib.suppress(BrokenPipeError):
+            os.write(sys.stdout.fileno(), f"{json.dumps(message)}\n".encode())
 
 
 @final
@@ -111,11 +109,9 @@ class _Keeper:
 
     def _read_rest(self, buffer: bytes, wishes: int) -> None:
         """What the owner wrote before it died is still in the pipe."""
-        try:
+        with contextlib.suppress(BlockingIOError):  # a child of the owner holds its end open
             while read := os.read(wishes, 1 << 16):
                 buffer += read
-        except BlockingIOError:
-            pass  # a child of the owner holds its end open
         for line in buffer.split(b"\n")[:-1]:
             self._obey(json.loads(line))
 
