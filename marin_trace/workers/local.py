@@ -38,6 +38,8 @@ __all__ = ["LocalClient", "LocalGang", "LocalHandle"]
 logger = logging.getLogger(__name__)
 
 _LOG_TAIL_BYTES: Final = 16_000
+_NOTICE_S: Final = 1.0
+"""How long it may take until a process that has died is noticed, on a busy machine."""
 _TERM_GRACE_S: Final = 5.0
 """Between SIGTERM, on which a step releases its claim, and SIGKILL."""
 
@@ -84,7 +86,7 @@ class LocalClient:
         else:
             # One host: they reach each other on its loopback address.
             attempt = os.urandom(8).hex()
-            seats = [GangSeat(rank, size, attempt, "127.0.0.1") for rank in range(size)]
+            seats = [GangSeat(rank, size, attempt, "127.0.0.1", _NOTICE_S) for rank in range(size)]
             handle = LocalGang(request.name, [self._start(_seated(request, seat), payload, overlay) for seat in seats])
         self._jobs[request.name] = handle
         return handle
