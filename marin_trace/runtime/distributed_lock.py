@@ -153,14 +153,14 @@ class LockedCallable(Generic[T]):
             LeaseLostError: The claim was lost; nothing was committed.
         """
         seat = None if ticket is None else gang_seat()
-        if ticket is not None and seat is not None and seat.rank > 0:
-            run_member(self.fn, output_path, ticket, seat, lease_seconds=self.options.lease_seconds)
-            # What the step returns, its first process saves.
-            return cast("T", None)
         is_shown_elsewhere = ticket is not None and own_process_log.get() is None
         # The process of a cluster's job is nobody's run: what it prints is kept beside the output by this alone.
         with routed_output() if is_shown_elsewhere else contextlib.nullcontext():
-            return self._attempt(output_path, ticket, seat)
+            if ticket is None or seat is None or seat.rank == 0:
+                return self._attempt(output_path, ticket, seat)
+            run_member(self.fn, output_path, ticket, seat, lease_seconds=self.options.lease_seconds)
+            # What the step returns, its first process saves.
+            return cast("T", None)
 
     def _attempt(self, output_path: str, ticket: JobTicket | None, seat: GangSeat | None) -> T:
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
