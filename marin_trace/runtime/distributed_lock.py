@@ -48,6 +48,7 @@ from marin_trace.runtime.protocol import HEARTBEAT_FRACTION, ClaimPolicy, Held, 
 from marin_trace.runtime.records import write_step_info
 from marin_trace.storage.store_probe import check_store
 from marin_trace.workers.gang import GangSeat, gang_seat
+from marin_trace.workers.outcome import OutOfTime
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
 
@@ -192,6 +193,10 @@ class LockedCallable(Generic[T]):
                     logger.warning(
                         f"{output_path}: attempt {attempt.epoch} failed, {retries_left} retries left: {error!r}"
                     )
+                except OutOfTime as error:
+                    # Whether it is tried again is for the job's launcher to bring about: this process has no more time.
+                    attempt.end_as_failed(failure_of(error, phase.now), retried=retries_left > 0, record=options.record)
+                    raise
                 except BaseException as error:
                     has_ended = attempt.release(failure_of(error, phase.now))
                     # What a silent store keeps open here, the keeper ends after this process.
