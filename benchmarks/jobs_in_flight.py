@@ -141,7 +141,8 @@ def is_keeper(pid: int) -> bool:
 
 def measure(count: int, share: float, cluster: str) -> None:
     """Prints what a launcher takes on a cluster that runs."""
-    with tempfile.TemporaryDirectory() as prefix:
+    # What the launcher leaves behind may still write for a moment.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as prefix:
         command = [sys.executable, "-m", "benchmarks.jobs_in_flight", "--count", str(count)]
         command += ["--launch", json.dumps([share, prefix, cluster])]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

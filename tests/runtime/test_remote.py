@@ -412,9 +412,7 @@ def test_jobs_in_flight_hold_no_threads(make_step) -> None:
     assert threads[0] - before < 30
 
 
-def test_a_job_that_waits_for_room_is_not_looked_for_in_the_store(
-    make_step, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_waits_for_room_is_not_looked_for_in_the_store(make_step, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster, looks = SlowCluster(), list[str]()
     list_store = LocalControlStore.list
     monkeypatch.setattr(
