@@ -420,10 +420,10 @@ def test_a_job_that_waits_for_room_is_not_looked_for_in_the_store(make_step, mon
     )
 
     def work_when_it_was_asked_about() -> None:
-        while not cluster.handles or cluster.handles[0].asked < 5:
+        while not cluster.handles or cluster.handles[0].asked < 3:
             time.sleep(0.01)
         counts.append(len(looks))
-        while cluster.handles[0].asked < 10:
+        while cluster.handles[0].asked < 5:
             time.sleep(0.01)
         counts.append(len(looks))
         cluster.work()
