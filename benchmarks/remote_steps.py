@@ -42,10 +42,17 @@ def empty_step(number: int) -> Any:
     return deferred(nothing, identity="benchmarks:nothing")(output())
 
 
+@step(name="empty")
+def empty_steps(count: int) -> None:
+    """So many that need nothing of each other."""
+    for number in range(count):
+        empty_step(number)
+
+
 def run_steps(client: JobClient, count: int) -> None:
     """A run of steps that are all to be built."""
     with tempfile.TemporaryDirectory() as prefix, use_client(client):
-        executor_main(steps=[empty_step(number) for number in range(count)], argv=["--prefix", prefix])
+        executor_main(steps=[empty_steps(count)], argv=["--prefix", prefix])
 
 
 def run_job(client: JobClient) -> None:

@@ -9,18 +9,19 @@ import ast
 import functools
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias, final
 
 from marin_trace.migration.findings import Finding
 from marin_trace.migration.lint import deep_recursion, lint_module, syntax_finding
-from marin_trace.migration.module import Module, Project, parsed
+from marin_trace.migration.module import Module, Project, Span, parsed
 from marin_trace.migration.names import Packages
 from marin_trace.migration.parallel import Workers
-from marin_trace.migration.rewriting.constructor_plans import plan_constructors
+from marin_trace.migration.rewriting.constructor_plans import Left, plan_constructors
 from marin_trace.migration.rewriting.constructors import rewrite_constructors
 from marin_trace.migration.rewriting.cst import Document, spaced
 from marin_trace.migration.rewriting.expressions import rewrite_expressions
@@ -326,22 +327,38 @@ def _remarked(source: Source, text: str, project: Project) -> Migrated:
     path = source.path
     with deep_recursion(path):
         bare = _without_remarks(text)
-        findings = lint_module(Module(path, bare, project))
-        if not findings:
-            return Migrated(source, bare, ())
-        starts = _statement_lines(Module(path, bare, project))
-        lines = bare.split("\n")
-        messages: dict[int, dict[str, str]] = {}
-        for finding in findings:
-            start = max((line for line in starts if line <= finding.line), default=finding.line)
-            messages.setdefault(start, {}).setdefault(finding.code, finding.message)
-        for start in sorted(messages, reverse=True):
-            indent = lines[start - 1][: len(lines[start - 1]) - len(lines[start - 1].lstrip())]
-            lines[start - 1 : start - 1] = [
-                f"{indent}# {code}: {message}" for code, message in sorted(messages[start].items())
-            ]
-        remarked = "\n".join(lines)
-        return Migrated(source, remarked, tuple(lint_module(Module(path, remarked, project))))
+        module = Module(path, bare, project)
+        findings = _with_reasons(lint_module(module), module)
+    if not findings:
+        return Migrated(source, bare, ())
+    starts = sorted(_statement_lines(module))
+    lines = bare.split("\n")
+    messages: dict[int, dict[str, str]] = {}
+    for finding in findings:
+        start = starts[bisect_right(starts, finding.line) - 1]
+        messages.setdefault(start, {}).setdefault(finding.code, finding.message)
+    for start in sorted(messages, reverse=True):
+        indent = lines[start - 1][: len(lines[start - 1]) - len(lines[start - 1].lstrip())]
+        lines[start - 1 : start - 1] = [
+            f"{indent}# {code}: {message}" for code, message in sorted(messages[start].items())
+        ]
+
+    def moved(line: int) -> int:
+        return line + sum(len(told) for start, told in messages.items() if start <= line)
+
+    left = [replace(finding, line=moved(finding.line), end_line=moved(finding.end_line)) for finding in findings]
+    return Migrated(source, "\n".join(lines), tuple(left))
+
+
+def _with_reasons(findings: Sequence[Finding], module: Module) -> list[Finding]:
+    """Findings that say of constructors why they were left."""
+    reasons = {module.span(plan.call): plan.reason for plan in plan_constructors(module).plans if isinstance(plan, Left)}
+    told: list[Finding] = []
+    for finding in findings:
+        place = Span(finding.line, finding.column - 1, finding.end_line, finding.end_column - 1)
+        reason = reasons.get(place) if finding.code == "MT005" else None
+        told.append(replace(finding, message=f"{finding.message}: {reason}") if reason else finding)
+    return told
 
 
 def _without_remarks(text: str) -> str:

@@ -188,8 +188,11 @@ class Module:
     def framework_name(self, node: ast.expr) -> str | None:
         """``step`` for an expression that means the executor's ``step``, however it was imported.
 
-        A name that nothing binds, as in an excerpt or after ``import *``, means what the executor calls so.
+        A name that nothing binds, as in an excerpt or after ``import *``, means what the executor calls so. A generic
+        class with its arguments, ``ExecutorStep[Config]``, is that class.
         """
+        if isinstance(node, ast.Subscript):
+            node = node.value
         qualified = self.qualified(node)
         if qualified is not None:
             return self.project.packages.framework_name(qualified)

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 ScopeNode: TypeAlias = (
@@ -12,6 +12,8 @@ ScopeNode: TypeAlias = (
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# ``type Name = …``, which Python 3.11 does not have.
+_TYPE_ALIAS: Any = getattr(ast, "TypeAlias", ())
 
 
 @final
@@ -128,6 +130,9 @@ class ScopeTree:
     ) -> None:
         self.places[node] = Place(scope, parent, at_import, is_annotation)
         _bind(node, scope)
+        # From Python 3.12 on: def f[T: Bound](…), class A[T: Bound].
+        for parameter in getattr(node, "type_params", ()):
+            self._visit(parameter, scope, node, at_import=False, is_annotation=True)
         if isinstance(node, _FUNCTIONS):
             self._visit_function(node, scope, at_import=at_import)
         elif isinstance(node, ast.Lambda):
@@ -275,6 +280,10 @@ def _bind(node: ast.AST, scope: Scope) -> None:  # noqa: PLR0912 (one branch for
             _bind_target(target, None, scope)
         case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
             _add(scope, name, Opaque())
+        case ast.MatchMapping(rest=str(name)):
+            _add(scope, name, Opaque())
+        case ast.stmt() if isinstance(node, _TYPE_ALIAS):
+            _add(scope, node.name.id, Assigned(node.value))
         case _:
             pass
 

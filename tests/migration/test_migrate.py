@@ -292,6 +292,74 @@ CASES = {
             return models[name]()
         """,
     ),
+    "a name that is bound again later keeps its value": (
+        """
+        size = 1
+        small = ExecutorStep(name=f"s{size}", fn=work, config=Config(size, this_output_path()))
+        size = 2
+        large = ExecutorStep(name="large", fn=work, config=replace(small.config, size=size))
+        """,
+        """
+        size = 1
+
+
+        def small_config(size=size):
+            return Config(size, output())
+
+
+        @step(name=f"s{size}")
+        def small(size=size) -> StepRef:
+            return work(small_config())
+
+
+        size = 2
+
+
+        @step(name="large")
+        def large() -> StepRef:
+            return work(replace(small_config(), size=size))
+        """,
+    ),
+    "types with arguments, and names for types": (
+        """
+        Tokens = ExecutorStep[Config]
+        KINDS = (ExecutorStep, InputName)
+
+        def kept(steps: dict[str, Tokens], more: "ExecutorStep[Config] | None") -> list[ExecutorStep[Config]]:
+            return [cast("ExecutorStep[dict[str, int]]", one) for one in steps.values() if isinstance(one, KINDS)]
+
+        raw = ExecutorStep[Config](name="raw", fn=work, config=None)
+        """,
+        """
+        Tokens = StepRef
+        KINDS = (StepRef,)
+
+        def kept(steps: dict[str, Tokens], more: "StepRef | None") -> list[StepRef]:
+            return [cast(StepRef, one) for one in steps.values() if isinstance(one, KINDS)]
+
+
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(None)
+        """,
+    ),
+    "another path for a step": (
+        """
+        raw = ExecutorStep(name="raw", fn=work, config=None)
+
+        def moved(path):
+            return replace(raw, override_output_path=path), replace(raw / "x", override_output_path="kept")
+        """,
+        """
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(None)
+
+
+        def moved(path):
+            return raw().with_output_path(path), (raw() / "x").with_output_path("kept")
+        """,
+    ),
     "an entry keeps what it needs from around it": (
         """
         def main(argv):
@@ -326,7 +394,7 @@ CASES = {
     ),
 }
 
-DEFAULTS = "import os\nimport sys\nfrom experiments.defaults import default_eval, default_tokenize, default_train\n"
+DEFAULTS = "import os\nimport sys\nfrom dataclasses import replace\nfrom typing import cast\nfrom experiments.defaults import default_eval, default_tokenize, default_train\n"
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -343,10 +411,32 @@ LEFT = {
         "x = ExecutorStep(**given)",
         "def make():\n    def inner(config): ...\n    return ExecutorStep('x', inner, Config(this_output_path()))",
         "def make(config):\n    return ExecutorStep('x', work, config)\na = make(Config(this_output_path()))\n",
+        # In a step's body the config would be made of what the name is by then.
+        "def make(n):\n    c = Config(n, this_output_path())\n    n = n + 'x'\n    return ExecutorStep(n, work, c)",
+        "def make(n):\n    c = Config(n, this_output_path())\n    n.append(1)\n    return ExecutorStep('n', work, c)",
     ],
-    "MT013": ["x = replace(default_train('a', 1).config, size=1)", "x = get_executor_step(3)"],
-    "MT007": ["from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])"],
-    "MT003": ["a, b = default_train('a', 1), 3\nprint(a)"],
+    "MT013": [
+        "x = replace(default_train('a', 1).config, size=1)",
+        "x = get_executor_step(3)",
+        "def f(x):\n    match x:\n        case ExecutorStep(config=Config(size)):\n            return size",
+        "def f(x):\n    return 1 if isinstance(x, ExecutorStep) else 2 if isinstance(x, InputName) else 3",
+        "def f(x: ExecutorStep):\n    return replace(x, name='y')",
+        "def f(x: InputName):\n    return x.step",
+    ],
+    "MT007": [
+        "from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])",
+        f"def make():\n    return [default_train(n, 1) for n in 'ab']\n{MAIN.replace('runs', '[make()[0]]')}",
+        # One of them is wanted: an entry step that makes the mapping would run both.
+        "def one(d, n):\n    return default_train(n, d[n])\ndef main():\n"
+        "    d = {n: default_tokenize(n) for n in 'ab'}\n    m = one(d, 'a')\n    executor_main(steps=[m])",
+    ],
+    "MT003": [
+        "a, b = default_train('a', 1), 3\nprint(a)",
+        "def one(d, n):\n    return default_train(n, d[n])\n"
+        f"d = {{n: default_tokenize(n) for n in 'ab'}}\nruns = [one(d, 'a')]\n{MAIN}",
+        # What it is made of changes, and a function reads it in the end.
+        f"size = [1]\na = default_train('a', size)\nsize += [2]\ndef f():\n    return a\nruns = [a]\n{MAIN}",
+    ],
     "MT004": [
         "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])",
         # An entry step that calls the second alone would lose the first.
@@ -360,7 +450,7 @@ LEFT = {
 @pytest.mark.parametrize(("code", "source"), [(code, source) for code, sources in LEFT.items() for source in sources])
 def test_what_cannot_be_done_safely_is_left_with_a_remark(code: str, source: str, tmp_path: Path) -> None:
     imports = (
-        IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS + "from dataclasses import replace\n"
+        IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS
     )
     file = migrated(f"{imports}{source}\n", tmp_path)
     lines = file.text.split("\n")

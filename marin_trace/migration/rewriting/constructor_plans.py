@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, final
 
-from marin_trace.migration.inference import names_read, own_output_in
+from marin_trace.migration.inference import kind_of_name, names_read, own_output_in
+from marin_trace.migration.kinds import depends_on_steps
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import STEP_OPTIONS
+from marin_trace.migration.rewriting.changes import are_bound_only, names_changed_after, names_changed_between
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.templates import template_of
 from marin_trace.migration.scopes import (
@@ -55,6 +57,8 @@ class Assignment:
     """A function of its own for the config, where others read ``NAME.config``."""
     redirect: ast.expr | None = None
     """The path of ``ExecutorStep(...).with_output_path(path)``."""
+    captured: tuple[str, ...] = ()
+    """Names that are bound again later: the function keeps their value as a default."""
 
 
 @final
@@ -207,11 +211,16 @@ def _assignment(given: Given, plans: Plans) -> Assignment | None:
     is_top = statement in module.tree.body
     if not is_top or len(module.root.bindings[name]) != 1 or _is_rebound(name, module):
         return None
+    changed = tuple(sorted(names_changed_after(statement, module)))
+    kinds = [kind_of_name(changing, module.root, module) for changing in changed]
+    if any(map(depends_on_steps, kinds)) or not are_bound_only(changed, module):
+        # A function would read what they are in the end: they are passed to it as they are now.
+        return None
     config_name = None
     if any(_is_attribute_of(node, name, "config", module) for node in module.nodes(ast.Attribute)):
         config_name = fresh_name(f"{name}_config", module, plans.taken)
         plans.taken.add(config_name)
-    return Assignment(given, name, statement, config_name, redirect)
+    return Assignment(given, name, statement, config_name, redirect, changed)
 
 
 def _is_attribute_of(node: ast.Attribute, name: str, attribute: str, module: Module) -> bool:
@@ -302,11 +311,15 @@ def _lifted(given: Given, plans: Plans) -> Plan:
         return Left(call, "it is made in a lambda")
     anchor, binders = _surroundings(call, module)
     bound = {name for binder in binders for name in _bound_in(binder)}
+    if function is None:
+        bound |= names_changed_after(module.statement(call), module)
     if isinstance(function, ast.FunctionDef) and own_path_arguments(function, module):
         return Left(call, f"{function.name} is given an own path, which belongs to no other step")
     moved = _own_statements(given, anchor, function, module)
     if moved is None:
         return Left(call, "this_output_path() reaches it through more than plain assignments")
+    if _changes_between(moved, call, module):
+        return Left(call, "what its config is made of changes before it is made")
     read = names_read(call).union(*(names_read(statement) for statement in moved))
     parameters = tuple(sorted(name for name in read & bound if not _is_bound_by(name, moved)))
     template = template_of(given.by_name["name"], parameters, module)
@@ -355,6 +368,11 @@ def _bound_in(binder: ast.AST) -> Iterator[str]:
                 yield node.id
             elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not binder:
                 yield node.name
+
+
+def _changes_between(moved: tuple[ast.stmt, ...], call: ast.Call, module: Module) -> bool:
+    """Whether statements that come along into a step's body would read there what has changed since."""
+    return any(names_read(line) & names_changed_between(line, call, module, moved) for line in moved)
 
 
 def _is_bound_by(name: str, statements: tuple[ast.stmt, ...]) -> bool:

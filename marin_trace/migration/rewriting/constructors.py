@@ -282,12 +282,13 @@ class _Constructors(cst.CSTTransformer):
             work, comments = self._work_of(plan.given, call)
             return returned(work, [*line.leading_lines, *comments])
         options = {} if plan.redirect is None else {"override_output_path": self._text(plan.redirect)}
-        header = self._header(plan.given, call, plan.name, (), None, options)
+        captured = tuple(f"{name}={name}" for name in plan.captured)
+        header = self._header(plan.given, call, plan.name, captured, None, options)
         work, comments = self._work_of(plan.given, call, plan.config_name)
         made: list[cst.BaseStatement] = []
         if plan.config_name is not None:
             config = self._given(call, "config")
-            made.append(function(f"def {plan.config_name}():", [returned(config)]))
+            made.append(function(f"def {plan.config_name}({', '.join(captured)}):", [returned(config)]))
             self._work.created.add(plan.config_name)
         trailing = line.trailing_whitespace.comment
         comments = [*comments, *([cst.EmptyLine(comment=trailing)] if trailing is not None else [])]

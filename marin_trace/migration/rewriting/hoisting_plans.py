@@ -18,16 +18,17 @@ from typing import final
 from marin_trace.migration.inference import calls_steps, is_own_output, kind_of, makes_older_steps
 from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
+from marin_trace.migration.rewriting.changes import MUTATORS, names_changed_after
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.lines import (
     DEFINITIONS,
-    MUTATORS,
     Line,
     dependent_names,
     is_simple,
     line_of,
     names_read_in_parts,
     names_read_inside,
+    names_taken_apart,
     needed_names,
     own_reads,
     shares_its_line,
@@ -76,6 +77,8 @@ class HoistPlan:
     entry_name: str = ""
     partial: set[str] = field(default_factory=set[str])
     """Names of the module of which single items are read."""
+    apart: set[str] = field(default_factory=set[str])
+    """Names that are given to functions which read single items of them."""
     imported: dict[str, Fate] = field(default_factory=dict[str, Fate])
     """What becomes of imported names where they are defined."""
 
@@ -189,7 +192,10 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
     needed = needed_names(lines, set() if entry is None else own_reads(entry.steps))
     plan.partial = names_read_in_parts(module) | surroundings.parts.get(str(module.path.resolve()), frozenset())
     plan.imported = imported_fates(module, surroundings)
+    plan.apart = names_taken_apart(module) & dependent_names(lines).keys()
     if entry is not None:
+        if any(line.in_main for line in lines if line.binds & plan.apart):
+            return HoistPlan()
         shared |= {name for name in needed if _is_read_in_parts_only(name, plan, entry)}
     # Twice: what becomes of a mapping depends on what becomes of the mappings that it is made of.
     for _ in range(2):
@@ -249,7 +255,8 @@ def _is_all(line: ast.Assign) -> bool:
 def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[str]) -> dict[str, Fate]:
     fates: dict[str, Fate] = {}
     for name, lines in dependent_names(plan.lines).items():
-        if name in needed and (name not in shared or all(line.in_main for line in lines)):
+        is_shared = name in shared and not all(line.in_main for line in lines)
+        if name in needed and not is_shared and name not in plan.apart:
             fates[name] = Fate.LOCAL
         else:
             fates[name] = _own_fate(name, lines, plan, module)
@@ -258,13 +265,23 @@ def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[
 
 def _own_fate(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> Fate:
     """What becomes of a name that is no local of the entry step."""
-    if any(line.in_main or shares_its_line(line, module) for line in lines):
+    if any(line.in_main or shares_its_line(line, module) for line in lines) or name in plan.apart:
+        return Fate.LEFT
+    # A function gives what a name is in the end, and reads what others are in the end.
+    if any(_early_reads(line, module) for line in lines) or any(
+        name in _early_reads(line, module) for line in plan.lines if line.depends
+    ):
         return Fate.LEFT
     if len(lines) == 1 and is_simple(lines[0].node):
         return _simple_fate(name, lines[0].node, plan, module)
     if name in plan.partial:
         return Fate.LEFT
     return Fate.BUILDER if _is_buildable(name, lines, plan, module) else Fate.LEFT
+
+
+def _early_reads(line: Line, module: Module) -> set[str]:
+    """The names that a statement reads and that later ones change."""
+    return names_changed_after(line.node, module) - line.binds
 
 
 def _simple_fate(name: str, node: ast.stmt, plan: HoistPlan, module: Module) -> Fate:
@@ -340,6 +357,10 @@ def _settle(plan: HoistPlan, module: Module, entry: Entry | None) -> bool:
     fates = plan.fates
     binders = dependent_names(plan.lines)
     remaining = _reads_that_remain(entry)
+
+    def _stays(name: str) -> bool:
+        return fates.get(name) is not Fate.LOCAL
+
     for _ in range(len(fates) + 2):
         wanted: set[str] = set(remaining)
         for line in plan.lines:
@@ -353,9 +374,15 @@ def _settle(plan: HoistPlan, module: Module, entry: Entry | None) -> bool:
             for name in line.binds
             if fates.get(name) is Fate.LOCAL
         ]
-        if not lost and not mixed:
+        torn = [
+            name
+            for line in plan.lines
+            if line.depends and _is_moved(line, plan) and any(map(_stays, _early_reads(line, module)))
+            for name in line.binds
+        ]
+        if not lost and not mixed and not torn:
             return True
-        for name in {*lost, *mixed}:
+        for name in {*lost, *mixed, *torn}:
             if all(line.in_main for line in binders[name]):
                 return False
             fates[name] = _own_fate(name, binders[name], plan, module)

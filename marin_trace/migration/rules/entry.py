@@ -105,6 +105,7 @@ def _is_no_entry(element: ast.expr, module: Module) -> bool:
 def _is_made_without_entry(value: ast.expr, module: Module) -> bool:
     """Whether a value is a step that no entry step called."""
     place = module.place(value)
+    value = _container(value)
     if not isinstance(value, ast.Call):
         base = next((node for node in ast.walk(value) if isinstance(node, ast.Name)), None)
         made = [] if base is None or base is value else _values_of(base, module)
@@ -116,6 +117,14 @@ def _is_made_without_entry(value: ast.expr, module: Module) -> bool:
         return True
     found = definition_of(value.func, module)
     return found is not None and not is_step(*found) and calls_steps(value, module)
+
+
+def _container(value: ast.expr) -> ast.expr:
+    """The call of which a value is an item, attribute or path: ``made()`` of ``made()[0] / "x"``."""
+    base = value
+    while isinstance(base, ast.Subscript | ast.Attribute | ast.BinOp):
+        base = base.left if isinstance(base, ast.BinOp) else base.value
+    return base if isinstance(base, ast.Call) else value
 
 
 def uncalled_steps(module: Module) -> Iterator[Finding]:
