@@ -413,7 +413,7 @@ LEFT = {
         "def make(config):\n    return ExecutorStep('x', work, config)\na = make(Config(this_output_path()))\n",
         # In a step's body the config would be made of what the name is by then.
         "def make(n):\n    c = Config(n, this_output_path())\n    n = n + 'x'\n    return ExecutorStep(n, work, c)",
-        "def make(n):\n    c = Config(n, this_output_path())\n    n.append(1)\n    return ExecutorStep('n', work, c)",
+        "def make(n):\n    c = Config(n, this_output_path())\n    n.append(1)\n    return ExecutorStep(n[0], work, c)",
     ],
     "MT013": [
         "x = replace(default_train('a', 1).config, size=1)",

@@ -13,6 +13,8 @@ from marin_trace.migration.scopes import Assigned, Imported
 _REF_ATTRIBUTES = frozenset({"artifact", "cd", "nonblocking", "with_output_path"})
 _SEVERAL = (ast.List, ast.Tuple, ast.ListComp, ast.GeneratorExp, ast.BinOp, ast.Set)
 _MADE = frozenset({Kind.REF, Kind.REFS, Kind.MAPPING})
+_FUNCTIONS = ("fn", "func", "function", "factory", "callback")
+"""How parameters end that take a function, and not what calling it returns."""
 _FIX = "one @step(name='.../all') function that calls the leaves, and executor_main(steps=[run_...()])"
 
 
@@ -157,7 +159,7 @@ def _is_used_as_ref(node: ast.expr, module: Module) -> bool:
 
 def _takes_values(call: ast.Call, parameter: str | None, module: Module) -> bool:
     """Whether a call is one that takes refs rather than functions: a config, a step, the run itself."""
-    if parameter in ("fn", "function"):
+    if parameter is not None and parameter.endswith(_FUNCTIONS):
         return False
     if module.framework_name(call.func) is not None:
         return module.framework_name(call.func) == "executor_main"
