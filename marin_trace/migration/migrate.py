@@ -30,6 +30,7 @@ from marin_trace.migration.rewriting.hoisting_plans import Surroundings
 from marin_trace.migration.rewriting.imports import LocalNames, tidied_imports, with_wanted_imports
 from marin_trace.migration.rewriting.library import positional_arguments, rewrite_defaults
 from marin_trace.migration.rewriting.lines import parts_read
+from marin_trace.migration.rewriting.splitting import split_lines
 from marin_trace.migration.sources import Source, comment_lines, project_root, python_files, read_source
 
 logger = logging.getLogger(__name__)
@@ -188,7 +189,8 @@ def _begun(module: Module, chosen: frozenset[str], positional: Mapping[str, int]
     if not _needs_change(module, chosen):
         return _Begun(module.text)
     names = LocalNames(module)
-    current = _again(module, with_wanted_imports(module, names))
+    current = _again(module, split_lines(module))
+    current = _again(module, with_wanted_imports(current, names))
     kept = plan_constructors(current).kept_nodes
     current = _again(module, rewrite_expressions(current, names, kept))
     current = _again(module, rewrite_defaults(current, positional))

@@ -160,6 +160,13 @@ class Module:
         assert isinstance(current, ast.stmt)
         return current
 
+    def line_of(self, statement: ast.stmt) -> list[ast.stmt]:
+        """The statements that stand on the line of one, in order: itself, and what semicolons divide from it."""
+        parent = self.place(statement).parent
+        blocks: list[list[ast.stmt]] = [getattr(parent, name, []) for name in ("body", "orelse", "finalbody")]
+        block = next((lines for lines in blocks if isinstance(lines, list) and statement in lines), [statement])
+        return [line for line in block if line.lineno == statement.lineno]
+
     def function(self, node: ast.AST) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
         """The innermost function whose body a node belongs to."""
         scope: Scope | None = self.place(node).scope

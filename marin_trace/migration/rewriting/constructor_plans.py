@@ -12,11 +12,13 @@ from marin_trace.migration.names import STEP_OPTIONS
 from marin_trace.migration.rewriting.changes import are_bound_only, names_changed_after, names_changed_between
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.templates import template_of
+from marin_trace.migration.rules.legacy import is_copy_of_step, is_redirection
 from marin_trace.migration.scopes import (
     Assigned,
     Defined,
     FunctionNode,
     Imported,
+    Parameter,
     Scope,
     is_main_test,
     walk_body,
@@ -83,8 +85,8 @@ class Lifted:
     anchor: ast.stmt
     parameters: tuple[str, ...]
     """Names that the loops and comprehensions around it bind."""
-    name_template: str | None
-    """None: the name is computed at each call, and passed as an argument."""
+    is_named_outside: bool
+    """The name is computed at each call, and passed as an argument."""
     moved: tuple[ast.stmt, ...]
     """Statements that make own paths for it: they come along into its body."""
 
@@ -194,7 +196,17 @@ def _is_none(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
 
 
-def _assignment(given: Given, plans: Plans) -> Assignment | None:
+def _is_copied(name: str, module: Module) -> bool:
+    """Whether another step is made of one by ``replace``."""
+    calls = [call for call in module.nodes(ast.Call) if call.args and isinstance(call.args[0], ast.Name)]
+    return any(
+        is_global(call.args[0], name, module) and is_copy_of_step(call, module) and not is_redirection(call, module)
+        for call in calls
+        if isinstance(call.args[0], ast.Name)
+    )
+
+
+def _assignment(given: Given, plans: Plans) -> Assignment | Left | None:
     module, value = plans.module, given.call
     redirect: ast.expr | None = None
     parent = module.parent(value)
@@ -208,7 +220,7 @@ def _assignment(given: Given, plans: Plans) -> Assignment | None:
             pass
         case _:
             return None
-    is_top = statement in module.tree.body
+    is_top = statement in module.tree.body and len(module.line_of(statement)) == 1
     if not is_top or len(module.root.bindings[name]) != 1 or _is_rebound(name, module):
         return None
     changed = tuple(sorted(names_changed_after(statement, module)))
@@ -216,6 +228,8 @@ def _assignment(given: Given, plans: Plans) -> Assignment | None:
     if any(map(depends_on_steps, kinds)) or not are_bound_only(changed, module):
         # A function would read what they are in the end: they are passed to it as they are now.
         return None
+    if _is_copied(name, module):
+        return Left(given.call, "copies of it are made with other fields")
     config_name = None
     if any(_is_attribute_of(node, name, "config", module) for node in module.nodes(ast.Attribute)):
         config_name = fresh_name(f"{name}_config", module, plans.taken)
@@ -310,7 +324,7 @@ def _lifted(given: Given, plans: Plans) -> Plan:
     if isinstance(function, ast.Lambda):
         return Left(call, "it is made in a lambda")
     anchor, binders = _surroundings(call, module)
-    bound = {name for binder in binders for name in _bound_in(binder)}
+    bound = {name for binder in binders for name in _bound_in(binder, module)}
     if function is None:
         bound |= names_changed_after(module.statement(call), module)
     if isinstance(function, ast.FunctionDef) and own_path_arguments(function, module):
@@ -320,14 +334,16 @@ def _lifted(given: Given, plans: Plans) -> Plan:
         return Left(call, "this_output_path() reaches it through more than plain assignments")
     if _changes_between(moved, call, module):
         return Left(call, "what its config is made of changes before it is made")
-    read = names_read(call).union(*(names_read(statement) for statement in moved))
-    parameters = tuple(sorted(name for name in read & bound if not _is_bound_by(name, moved)))
-    template = template_of(given.by_name["name"], parameters, module)
+    named = names_read(given.by_name["name"]) & bound
+    is_named_outside = bool(named) and template_of(given.by_name["name"], named, module) is None
+    inside = [value for key, value in given.by_name.items() if key != "name" or not is_named_outside]
+    read = {name for node in (*inside, *moved) for name in names_read(node)}
+    parameters = tuple(sorted(name for name in read & bound if not _is_bound_by(name, moved, module)))
     if any(set(parameters) & names_read(value) for value in given.options.values()):
         return Left(call, "an option of it depends on the loop around it")
     name = fresh_name(_wanted_name(given, module), module, plans.taken)
     plans.taken.add(name)
-    return Lifted(given, name, anchor, parameters, template, moved)
+    return Lifted(given, name, anchor, parameters, is_named_outside, moved)
 
 
 def _is_in_class(node: ast.AST, module: Module) -> bool:
@@ -352,19 +368,21 @@ def _surroundings(call: ast.Call, module: Module) -> tuple[ast.stmt, list[ast.AS
         elif isinstance(node, _LOOPS) or is_guard:
             assert isinstance(node, ast.stmt)
             anchor, binders = node, [*binders, node]
-    return anchor, binders
+    return module.line_of(anchor)[0], binders
 
 
-def _bound_in(binder: ast.AST) -> Iterator[str]:
-    targets: list[ast.AST] = [binder]
-    if isinstance(binder, _COMPREHENSIONS) and not isinstance(binder, ast.Lambda):
-        targets = [generator.target for generator in binder.generators]
-    elif isinstance(binder, ast.Lambda):
+def _bound_in(binder: ast.AST, module: Module) -> Iterator[str]:
+    """The names that a statement or comprehension binds; not those that comprehensions in it bind for themselves."""
+    if isinstance(binder, ast.Lambda):
         yield from _parameters(binder)
         return
+    targets: list[ast.AST] = [binder]
+    scope = module.place(binder).scope
+    if isinstance(binder, _COMPREHENSIONS):
+        targets, scope = [generator.target for generator in binder.generators], module.scope_in(binder)
     for target in targets:
         for node in walk_own(target):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and module.place(node).scope is scope:
                 yield node.id
             elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not binder:
                 yield node.name
@@ -375,8 +393,8 @@ def _changes_between(moved: tuple[ast.stmt, ...], call: ast.Call, module: Module
     return any(names_read(line) & names_changed_between(line, call, module, moved) for line in moved)
 
 
-def _is_bound_by(name: str, statements: tuple[ast.stmt, ...]) -> bool:
-    return any(name in set(_bound_in(statement)) for statement in statements)
+def _is_bound_by(name: str, statements: tuple[ast.stmt, ...], module: Module) -> bool:
+    return any(name in set(_bound_in(statement, module)) for statement in statements)
 
 
 def _own_statements(
@@ -396,32 +414,36 @@ def _own_statements(
             continue
         seen.add(name)
         for statement in block:
-            if name in set(_bound_in(statement)) and own_output_in(statement, module) and statement not in needed:
+            if name in set(_bound_in(statement, module)) and own_output_in(statement, module) and statement not in needed:
                 needed.append(statement)
                 pending |= names_read(statement)
     # What is computed from an own path is one as well: `longer = replace(config, steps=9)`.
     changed = True
     while changed:
         changed = False
-        own = {name for statement in needed for name in _bound_in(statement)}
+        own = {name for statement in needed for name in _bound_in(statement, module)}
         for statement in block:
             is_simple = isinstance(statement, ast.Assign | ast.AnnAssign)
             if (
                 statement not in needed
                 and is_simple
                 and names_read(statement) & own
-                and set(_bound_in(statement)) & seen
+                and set(_bound_in(statement, module)) & seen
             ):
                 needed.append(statement)
                 seen |= names_read(statement)
                 changed = True
     needed.sort(key=lambda statement: statement.lineno)
     is_movable = all(
-        isinstance(s, ast.Assign | ast.AnnAssign | ast.If) and s.lineno < given.call.lineno for s in needed
+        isinstance(line, ast.Assign | ast.AnnAssign | ast.If)
+        and line.lineno < given.call.lineno
+        and len(module.line_of(line)) == 1
+        for line in needed
     )
     if needed and (not is_movable or anchor in needed):
         return None
-    return tuple(needed) if _are_read_only_here(needed, given, block, module) else None
+    is_whole = _are_read_only_here(needed, given, block, module) and _are_bound_only_here(needed, given, module)
+    return tuple(needed) if is_whole else None
 
 
 def _block_of(call: ast.Call, function: ast.AST | None, module: Module) -> list[ast.stmt]:
@@ -440,12 +462,28 @@ def _block_of(call: ast.Call, function: ast.AST | None, module: Module) -> list[
 
 
 def _are_read_only_here(needed: list[ast.stmt], given: Given, block: list[ast.stmt], module: Module) -> bool:
-    own = {name for statement in needed for name in _bound_in(statement)}
+    own = {name for statement in needed for name in _bound_in(statement, module)}
     inside = {id(node) for root in (*needed, given.call) for node in ast.walk(root)}
     constructors = [c for c in module.nodes(ast.Call) if module.framework_name(c.func) == "ExecutorStep"]
     inside |= {id(node) for constructor in constructors for node in ast.walk(constructor)}
     readers = [node for line in block for node in ast.walk(line) if isinstance(node, ast.Name)]
     return not any(node.id in own and isinstance(node.ctx, ast.Load) and id(node) not in inside for node in readers)
+
+
+def _are_bound_only_here(needed: list[ast.stmt], given: Given, module: Module) -> bool:
+    """Whether nothing of what some statements bind is said of the step itself, or keeps a value from before them."""
+    own = {name for statement in needed for name in _bound_in(statement, module)}
+    if any(own & names_read(value) for value in (given.by_name["name"], *given.options.values())):
+        return False
+    # Under a condition a name may keep what it was: so nothing else may bind it.
+    perhaps = {name for line in needed if isinstance(line, ast.If) for name in _bound_in(line, module)}
+    inside = {id(node) for statement in needed for node in ast.walk(statement)}
+    scope = module.place(given.call).scope
+    return not any(
+        node.id in perhaps and not isinstance(node.ctx, ast.Load) and id(node) not in inside
+        for node in module.nodes(ast.Name)
+        if module.place(node).scope is scope
+    ) and not any(isinstance(binding, Parameter) for name in perhaps for binding in scope.bindings.get(name, []))
 
 
 def _wanted_name(given: Given, module: Module) -> str:

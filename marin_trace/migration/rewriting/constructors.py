@@ -209,7 +209,7 @@ class _Constructors(cst.CSTTransformer):
         key = (plan.anchor.lineno, self._work.module.span(plan.anchor).column)
         self._pending.setdefault(key, []).append(self._lifted(plan, updated_node))
         arguments: list[cst.BaseExpression] = [cst.Name(name) for name in plan.parameters]
-        if self._needs_name(plan):
+        if plan.is_named_outside:
             arguments.insert(0, self._given(updated_node, "name"))
         return called(plan.name, arguments)
 
@@ -306,11 +306,6 @@ class _Constructors(cst.CSTTransformer):
     def _text(self, node: ast.expr) -> str:
         return ast.get_source_segment(self._work.module.text, node) or ast.unparse(node)
 
-    def _needs_name(self, plan: Lifted) -> bool:
-        """Whether the name of a step is computed where it is called: no template can be made of its expression."""
-        reads = {name.id for name in ast.walk(plan.given.by_name["name"]) if isinstance(name, ast.Name)}
-        return plan.name_template is None and bool(reads & set(plan.parameters))
-
     def _whole(self, plan: WholeFunction, node: cst.FunctionDef) -> cst.FunctionDef:
         call = self._built[self._work.module.span(plan.given.call)]
         extra = {} if plan.resources is None else {"resources": plan.resources}
@@ -340,7 +335,7 @@ class _Constructors(cst.CSTTransformer):
         module = self._work.module
         visible = self._parameters_of(plan)
         template = self._template(given.by_name["name"], visible)
-        if isinstance(plan, Lifted) and self._needs_name(plan):
+        if isinstance(plan, Lifted) and plan.is_named_outside:
             template, parameters = '"{step_name}"', ("step_name", *parameters)
         options = {"name": template or self._document.code(self._given(call, "name"))}
         wrapped = _unwrapped(given.by_name["fn"], module)[1]

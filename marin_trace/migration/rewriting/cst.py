@@ -128,11 +128,13 @@ def comments_outside(node: cst.CSTNode, kept: Iterable[cst.CSTNode]) -> list[cst
     return [cst.EmptyLine(comment=cst.Comment(text)) for text in visitor.found]
 
 
-def function(header: str, body: Sequence[cst.BaseStatement]) -> cst.FunctionDef:
-    """A function from its decorators and ``def`` line, as text, and the statements of its body."""
+def function(
+    header: str, body: Sequence[cst.BaseStatement], footer: Sequence[cst.EmptyLine] = ()
+) -> cst.FunctionDef:
+    """A function from its decorators and ``def`` line, as text, the statements of its body, and comments after them."""
     parsed = cst.parse_statement(f"{header}\n    pass\n")
     assert isinstance(parsed, cst.FunctionDef)
-    return parsed.with_changes(body=cst.IndentedBlock(list(body)))
+    return parsed.with_changes(body=cst.IndentedBlock(list(body), footer=list(footer)))
 
 
 def returned(value: cst.BaseExpression, comments: Sequence[cst.EmptyLine] = ()) -> cst.SimpleStatementLine:

@@ -16,7 +16,7 @@ from marin_trace.migration.rewriting.cst import Document, below, called, express
 from marin_trace.migration.rewriting.imports import LocalNames
 from marin_trace.migration.rules.entry import uncalled_steps
 from marin_trace.migration.rules.layers import own_path_defaults
-from marin_trace.migration.rules.legacy import is_copy_of_step
+from marin_trace.migration.rules.legacy import is_redirection
 
 Edit: TypeAlias = Callable[[cst.BaseExpression], cst.BaseExpression]
 
@@ -94,17 +94,8 @@ def _edit_call(call: ast.Call, edits: _Edits) -> None:
         case "unwrap_versioned_value" if len(arguments) == 1:
             edits.add(call, lambda node: _operand(_arguments(node)[0], is_operand=is_operand))
         case _:
-            if _is_redirection(call, edits.module):
+            if is_redirection(call, edits.module):
                 edits.add(call, _redirected)
-
-
-def _is_redirection(call: ast.Call, module: Module) -> bool:
-    """Whether a call is ``replace(step, override_output_path=path)``."""
-    match call.keywords:
-        case [ast.keyword(arg="override_output_path")]:
-            return is_copy_of_step(call, module) and len(call.args) == 1
-        case _:
-            return False
 
 
 def _redirected(node: cst.BaseExpression) -> cst.BaseExpression:

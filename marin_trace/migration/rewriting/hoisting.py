@@ -218,6 +218,7 @@ class _Hoisting(cst.CSTTransformer):
         emitted = [_as_statement(self._emitted[self._module.span(node)]) for node in self._plan.emitted]
         if emitted and self._comments:
             emitted[0] = cast("Any", emitted[0]).with_changes(leading_lines=self._comments)
+        footer = [] if emitted else self._comments
         body = [_with_one_blank_line(line) for line in [*body, *emitted]]
         body[0] = without_blank_lines(body[0])
         parameters = ", ".join(self._plan.parameters)
@@ -225,7 +226,7 @@ class _Hoisting(cst.CSTTransformer):
         name = f"{self._base}/all{again.group() if again else ''}"
         header = f'@{self._names["step"]}(name="{name}")\ndef {self._plan.entry_name}({parameters}):'
         docstring = cst.parse_statement(f'"""{_summary(entry, self._base)}"""\n')
-        return function(header, [docstring, *body])
+        return function(header, [docstring, *body], footer)
 
 
 def _dead_lines(plan: HoistPlan) -> list[Line]:

@@ -35,7 +35,12 @@ from marin_trace.migration.rewriting.lines import (
     spread,
 )
 from marin_trace.migration.rules.entry import executor_calls, needs_entry
-from marin_trace.migration.scopes import Assigned, Imported, is_main_test
+from marin_trace.migration.scopes import Assigned, Element, Imported, is_main_test, walk_own
+
+
+_COLLECTIONS = frozenset({"list", "tuple", "sorted", "set", "reversed", "dict"})
+_PASSING_ON = frozenset({"values", "copy", "cd", "nonblocking", "with_output_path"})
+"""Methods of refs and of collections of them that make no step."""
 
 
 class Fate(StrEnum):
@@ -194,9 +199,11 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
     plan.imported = imported_fates(module, surroundings)
     plan.apart = names_taken_apart(module) & dependent_names(lines).keys()
     if entry is not None:
-        if any(line.in_main for line in lines if line.binds & plan.apart):
+        parts = {name for name in needed if _is_read_in_parts_only(name, plan, entry)}
+        several = {name for name in parts if _holds_several(name, lines, module)}
+        if any(line.in_main for line in lines if line.binds & (plan.apart | several)):
             return HoistPlan()
-        shared |= {name for name in needed if _is_read_in_parts_only(name, plan, entry)}
+        shared |= parts
     # Twice: what becomes of a mapping depends on what becomes of the mappings that it is made of.
     for _ in range(2):
         plan.fates = _first_fates(plan, module, shared, needed if entry is not None else set())
@@ -256,7 +263,8 @@ def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[
     fates: dict[str, Fate] = {}
     for name, lines in dependent_names(plan.lines).items():
         is_shared = name in shared and not all(line.in_main for line in lines)
-        if name in needed and not is_shared and name not in plan.apart:
+        is_older = any(_constructs_older(line.node, module) for line in lines if not line.in_main)
+        if name in needed and not is_shared and not is_older and name not in plan.apart:
             fates[name] = Fate.LOCAL
         else:
             fates[name] = _own_fate(name, lines, plan, module)
@@ -266,6 +274,9 @@ def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[
 def _own_fate(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> Fate:
     """What becomes of a name that is no local of the entry step."""
     if any(line.in_main or shares_its_line(line, module) for line in lines) or name in plan.apart:
+        return Fate.LEFT
+    # As a function it would be taken for one that a later round can rewrite.
+    if any(_constructs_older(line.node, module) for line in lines):
         return Fate.LEFT
     # A function gives what a name is in the end, and reads what others are in the end.
     if any(_early_reads(line, module) for line in lines) or any(
@@ -324,20 +335,36 @@ def _depends(node: ast.expr, plan: HoistPlan) -> bool:
 
 
 def _is_read_in_parts_only(name: str, plan: HoistPlan, entry: Entry) -> bool:
-    """Whether all that is read of a name are items with constant keys, so that others of its steps are not needed."""
+    """Whether all that is read of a name are items with constant keys, so that others of its steps are not needed.
+
+    What asks for its length wants none of its steps.
+    """
     nodes = [inner for line in plan.lines if line.depends for inner in ast.walk(line.node)]
     nodes += list(ast.walk(entry.steps))
-    items = {
-        id(node.value)
-        for node in nodes
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.value, ast.Name)
-    }
     changed = {id(node.value) for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)}
+    items = {id(node.value) for node in nodes if isinstance(node, ast.Subscript) and _is_constant(node.slice)}
+    sizes = {id(node.args[0]) for node in nodes if isinstance(node, ast.Call) and _is_length(node)}
     reads = [
         node for node in nodes if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
     ]
-    reads = [node for node in reads if id(node) not in changed]
-    return bool(reads) and all(id(node) in items for node in reads)
+    wanted = [node for node in reads if id(node) not in changed | sizes]
+    return any(id(node) in items for node in wanted) and all(id(node) in items for node in wanted)
+
+
+def _holds_several(name: str, lines: list[Line], module: Module) -> bool:
+    """Whether a name holds more than one step, of which an entry step would call all."""
+    values = [line.node.value for line in lines if name in line.binds and isinstance(line.node, ast.Assign)]
+    return any(kind_of(value, module) in (Kind.REFS, Kind.MAPPING) for value in values)
+
+
+def _is_constant(index: ast.expr) -> bool:
+    """Whether an index is the same each time: a slice takes the same part each time."""
+    is_negative = isinstance(index, ast.UnaryOp) and isinstance(index.operand, ast.Constant)
+    return isinstance(index, ast.Constant | ast.Slice) or is_negative
+
+
+def _is_length(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "len" and len(call.args) == 1
 
 
 def _is_buildable(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> bool:
@@ -435,14 +462,48 @@ def _listed(node: ast.AST, lists: set[str]) -> list[ast.expr]:
 
 
 def _is_made_elsewhere(item: ast.expr, plan: HoistPlan, module: Module) -> bool:
-    if isinstance(item, ast.Call):
-        return makes_older_steps(item, module)
-    if not isinstance(item, ast.Name) or not isinstance(item.ctx, ast.Load):
-        return False
-    bindings = module.root.bindings.get(item.id, [])
-    is_value = any(isinstance(binding, Imported) for binding in bindings) and item.id not in plan.imported
+    """Whether what is listed, or a part of it, was made where the entry step does not call it."""
+
+    def any_of(*parts: ast.expr) -> bool:
+        return any(_is_made_elsewhere(part, plan, module) for part in parts)
+
+    match item:
+        case ast.Call(func=ast.Name(id=name), args=args) if name in _COLLECTIONS:
+            return any_of(*args)
+        case ast.Call(func=ast.Attribute(value=value, attr=attribute)) if attribute in _PASSING_ON:
+            return any_of(value)
+        case ast.Call():
+            return makes_older_steps(item, module)
+        case ast.ListComp(elt=made, generators=loops) | ast.GeneratorExp(elt=made, generators=loops):
+            return any_of(made) or (not isinstance(made, ast.Call) and any_of(*(loop.iter for loop in loops)))
+        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
+            return any_of(*parts)
+        case ast.BinOp(left=left, right=right):
+            return any_of(left, right)
+        case ast.IfExp(body=left, orelse=right):
+            return any_of(left, right)
+        case ast.Subscript(value=value) | ast.Attribute(value=value) | ast.Starred(value=value):
+            return any_of(value)
+        case ast.Name(ctx=ast.Load()):
+            return _is_bound_elsewhere(item, plan, module)
+        case _:
+            return False
+
+
+def _is_bound_elsewhere(name: ast.Name, plan: HoistPlan, module: Module) -> bool:
+    scope = module.place(name).scope.lookup(name.id)
+    bindings = scope.bindings[name.id] if scope is not None else []
+    is_value = any(isinstance(binding, Imported) for binding in bindings) and name.id not in plan.imported
     is_older = any(isinstance(b, Assigned) and _is_older(b.value, module) for b in bindings)
-    return plan.fates.get(item.id) is Fate.LEFT or is_value or is_older
+    looped = [binding.iterable for binding in bindings if isinstance(binding, Element)]
+    is_item = any(_is_made_elsewhere(iterable, plan, module) for iterable in looped)
+    return plan.fates.get(name.id) is Fate.LEFT or is_value or is_older or is_item
+
+
+def _constructs_older(line: ast.stmt, module: Module) -> bool:
+    """Whether a statement makes a step by the older constructor, other than in a function in it."""
+    calls = [node for node in walk_own(line) if isinstance(node, ast.Call)]
+    return not isinstance(line, DEFINITIONS) and any(module.framework_name(call.func) == "ExecutorStep" for call in calls)
 
 
 def _is_older(value: ast.expr, module: Module) -> bool:

@@ -196,7 +196,7 @@ def _is_global(node: ast.Name, module: Module) -> bool:
 
 def shares_its_line(line: Line, module: Module) -> bool:
     """Whether another statement of the module stands on the same line."""
-    return sum(other.lineno == line.node.lineno for other in module.tree.body) > 1
+    return len(module.line_of(line.node)) > 1
 
 
 def is_simple(node: ast.stmt) -> bool:

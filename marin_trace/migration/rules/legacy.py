@@ -85,6 +85,15 @@ def is_copy_of_step(call: ast.Call, module: Module) -> bool:
     return module.qualified(call.func) in _COPIES and bool(call.args) and _is_ref(call.args[0], module)
 
 
+def is_redirection(call: ast.Call, module: Module) -> bool:
+    """Whether a call is ``replace(step, override_output_path=path)``, which ``with_output_path`` does for a ref."""
+    match call.keywords:
+        case [ast.keyword(arg="override_output_path")]:
+            return is_copy_of_step(call, module) and len(call.args) == 1
+        case _:
+            return False
+
+
 def _is_called(node: ast.expr, module: Module) -> bool:
     """Whether a class is called, as it is or with its type arguments."""
     parent = module.parent(node)
