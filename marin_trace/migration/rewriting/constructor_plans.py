@@ -521,7 +521,7 @@ def imported_assignment(binding: Imported, module: Module, chosen: set[str]) -> 
     match owner.root.bindings.get(binding.attribute, []):
         case [Imported() as further]:
             return imported_assignment(further, owner, chosen)
-        case [Assigned()] if str(owner.path.resolve()) in chosen:
+        case [Assigned()] if str(owner.resolved) in chosen:
             plans = plan_constructors(owner)
             return any(isinstance(plan, Assignment) and plan.name == binding.attribute for plan in plans.plans)
         case _:

@@ -24,6 +24,7 @@ from marin_trace.migration.rewriting.constructor_plans import (
 )
 from marin_trace.migration.rewriting.cst import (
     Document,
+    LinesTransformer,
     called,
     comments_outside,
     expression,
@@ -153,10 +154,17 @@ def _unwrapped(node: ast.expr, module: Module) -> tuple[ast.expr, dict[str, ast.
     return node, {}
 
 
-class _Constructors(cst.CSTTransformer):
+class _Constructors(LinesTransformer):
     def __init__(self, document: Document, work: _Work, active: list[Rewritten]) -> None:
-        super().__init__()
-        self._document = document
+        lines = [span.line for span in work.calls]
+        for plan in active:
+            lines += [plan.given.call.lineno]
+            match plan:
+                case Lifted():
+                    lines += [plan.anchor.lineno, *(line.lineno for line in plan.moved)]
+                case _:
+                    lines.append(plan.statement.lineno)
+        super().__init__(document, lines)
         self._work = work
         module = work.module
         self._plans: Mapping[Span, Rewritten] = {module.span(plan.given.call): plan for plan in active}
@@ -213,8 +221,8 @@ class _Constructors(cst.CSTTransformer):
             arguments.insert(0, self._given(updated_node, "name"))
         return called(plan.name, arguments)
 
-    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
-        updated: Any = super().on_leave(original_node, updated_node)
+    def left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        updated: Any = super().left(original_node, updated_node)
         if not isinstance(original_node, cst.BaseStatement):
             return updated
         start = self._document.start(original_node)

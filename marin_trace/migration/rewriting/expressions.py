@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias, cast, final
+from typing import Any, TypeAlias, cast, final
 
 import libcst as cst
 
@@ -12,7 +12,7 @@ from marin_trace.migration.inference import definition, kind_of
 from marin_trace.migration.kinds import Kind, last_name
 from marin_trace.migration.module import Layer, Module, Span
 from marin_trace.migration.names import ROOT_NAMES
-from marin_trace.migration.rewriting.cst import Document, below, called, expression, parenthesised
+from marin_trace.migration.rewriting.cst import Document, LinesTransformer, below, called, expression, parenthesised
 from marin_trace.migration.rewriting.imports import LocalNames
 from marin_trace.migration.rules.entry import uncalled_steps
 from marin_trace.migration.rules.layers import own_path_defaults
@@ -329,27 +329,25 @@ def _is_none(node: cst.BaseExpression) -> bool:
     return isinstance(node, cst.Name) and node.value == "None"
 
 
-class _Expressions(cst.CSTTransformer):
+class _Expressions(LinesTransformer):
     def __init__(self, document: Document, edits: _Edits) -> None:
-        super().__init__()
-        self._document = document
+        spans = {*edits.by_span, *edits.unions}
+        super().__init__(document, [*(span.line for span in spans), *(line for line, _ in edits.tuples)])
         self._edits = edits
 
-    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> "cst.CSTNodeT":
-        updated = super().on_leave(original_node, updated_node)
-        if not isinstance(original_node, cst.BaseExpression):
-            return updated  # pyright: ignore[reportReturnType]
+    def left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        updated: Any = updated_node
         span = self._document.span(original_node)
         edit = self._edits.by_span.get(span)
         kinds = cst.Name | cst.Attribute | cst.Subscript | cst.Call | cst.SimpleString
         if edit is not None and isinstance(original_node, kinds):
-            updated = edit(cast("cst.BaseExpression", updated))
+            updated = edit(updated)
         if isinstance(original_node, cst.Tuple) and (span.line, span.column) in self._edits.tuples:
             is_argument = self._edits.tuples[span.line, span.column]
             updated = _types_once(cst.ensure_type(updated, cst.Tuple), self._document, is_argument=is_argument)
         elif span in self._edits.unions:
-            updated = _without_doubles(cast("cst.BaseExpression", updated), self._document)
-        return updated  # pyright: ignore[reportReturnType]
+            updated = _without_doubles(updated, self._document)
+        return updated
 
 
 def _types_once(node: cst.Tuple, document: Document, *, is_argument: bool) -> cst.BaseExpression:

@@ -13,6 +13,7 @@ from marin_trace.migration.rewriting.cst import (
     BLANK,
     Carry,
     Document,
+    LinesTransformer,
     comments_outside,
     function,
     returned,
@@ -57,16 +58,19 @@ def rewrite_imports_of_steps(module: Module, names: LocalNames, surroundings: Su
     return text, {*plan.functions(), *([plan.entry_name] if plan.entry is not None else [])}
 
 
-class _Hoisting(cst.CSTTransformer):
+class _Hoisting(LinesTransformer):
     def __init__(self, document: Document, module: Module, names: LocalNames, plan: HoistPlan) -> None:
-        super().__init__()
-        self._document = document
+        self._calls = calls_of(module, plan)
+        self._uses = uses_of_makers(module, plan)
+        made = plan.functions() | plan.makers()
+        nodes = [line.node for line in plan.lines if line in plan.moved or line.binds & made] + plan.emitted
+        nodes += [] if plan.entry is None else [plan.entry.call, plan.entry.holder]
+        spans = {*self._calls, *self._uses, *map(module.span, nodes)}
+        super().__init__(document, [span.line for span in spans])
         self._module = module
         self._names = names
         self._plan = plan
         self._base = step_path(module.path)
-        self._calls = calls_of(module, plan)
-        self._uses = uses_of_makers(module, plan)
         self._makers = {
             self._start(line.node): name for name in plan.makers() for line in plan.lines if name in line.binds
         }
@@ -92,12 +96,12 @@ class _Hoisting(cst.CSTTransformer):
     def visit_Module(self, node: cst.Module) -> None:
         self._body = {id(statement) for statement in node.body}
 
-    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+    def left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
         updated = self._left(original_node, updated_node)
         return self._carry.passed_on(original_node, updated) if id(original_node) in self._body else updated
 
     def _left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
-        updated: Any = super().on_leave(original_node, updated_node)
+        updated: Any = super().left(original_node, updated_node)
         if isinstance(original_node, cst.BaseExpression):
             return self._expression(original_node, updated)
         if not isinstance(original_node, cst.SimpleStatementLine | cst.BaseCompoundStatement):

@@ -8,6 +8,7 @@ A statement *depends on steps* if it calls one, or reads a name that such a stat
 """
 
 import ast
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -35,12 +36,15 @@ from marin_trace.migration.rewriting.lines import (
     spread,
 )
 from marin_trace.migration.rules.entry import executor_calls, needs_entry
-from marin_trace.migration.scopes import Assigned, Element, Imported, is_main_test, walk_own
+from marin_trace.migration.scopes import Assigned, Element, Imported, is_main_test
 
 
 _COLLECTIONS = frozenset({"list", "tuple", "sorted", "set", "reversed", "dict"})
 _PASSING_ON = frozenset({"values", "copy", "cd", "nonblocking", "with_output_path"})
 """Methods of refs and of collections of them that make no step."""
+
+
+_FUNCTIONS = (*DEFINITIONS, ast.Lambda)
 
 
 class Fate(StrEnum):
@@ -162,7 +166,7 @@ def _imported_fate(binding: Imported, module: Module, surroundings: Surroundings
         case [Imported() as further]:
             return _imported_fate(further, owner, surroundings, depth + 1)
         case _:
-            is_chosen = str(owner.path.resolve()) in surroundings.chosen
+            is_chosen = str(owner.resolved) in surroundings.chosen
             return plan_hoisting(owner, surroundings).fates.get(binding.attribute) if is_chosen else None
 
 
@@ -195,7 +199,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
     plan = HoistPlan(lines=lines)
     shared = _shared_names(module, entry, surroundings)
     needed = needed_names(lines, set() if entry is None else own_reads(entry.steps))
-    plan.partial = names_read_in_parts(module) | surroundings.parts.get(str(module.path.resolve()), frozenset())
+    plan.partial = names_read_in_parts(module) | surroundings.parts.get(str(module.resolved), frozenset())
     plan.imported = imported_fates(module, surroundings)
     plan.apart = names_taken_apart(module) & dependent_names(lines).keys()
     if entry is not None:
@@ -238,7 +242,7 @@ def _holds(node: ast.AST, wanted: ast.AST) -> bool:
 
 def _shared_names(module: Module, entry: Entry | None, surroundings: Surroundings) -> set[str]:
     """The names of the module that functions and classes, or other modules, read."""
-    shared = set(surroundings.imported.get(str(module.path.resolve()), frozenset()))
+    shared = set(surroundings.imported.get(str(module.resolved), frozenset()))
     for node in module.tree.body:
         if isinstance(node, DEFINITIONS) and (entry is None or node is not entry.holder):
             shared |= names_read_inside(node, module)
@@ -502,8 +506,14 @@ def _is_bound_elsewhere(name: ast.Name, plan: HoistPlan, module: Module) -> bool
 
 def _constructs_older(line: ast.stmt, module: Module) -> bool:
     """Whether a statement makes a step by the older constructor, other than in a function in it."""
-    calls = [node for node in walk_own(line) if isinstance(node, ast.Call)]
-    return not isinstance(line, DEFINITIONS) and any(module.framework_name(call.func) == "ExecutorStep" for call in calls)
+    known: set[ast.AST] | None = module.memo.get("constructing")
+    if known is None:
+        known = module.memo["constructing"] = set[ast.AST]()
+        for call in module.nodes(ast.Call):
+            if module.framework_name(call.func) == "ExecutorStep":
+                outside = itertools.takewhile(lambda node: not isinstance(node, _FUNCTIONS), module.ancestors(call))
+                known.update(outside)
+    return line in known
 
 
 def _is_older(value: ast.expr, module: Module) -> bool:

@@ -12,7 +12,7 @@ import libcst as cst
 
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import LEGACY_NAMES, ROOT_NAMES, Packages
-from marin_trace.migration.rewriting.cst import Carry, Document, comments_outside
+from marin_trace.migration.rewriting.cst import Carry, Document, comments_outside, spaced
 from marin_trace.migration.scopes import Imported
 
 WANTED: Final = ("StepRef", "deferred", "executor_main", "output", "step", "versioned")
@@ -131,18 +131,20 @@ class _Needed:
         ]
 
 
-def tidied_imports(module: Module, before: Module) -> str:
+def tidied_imports(module: Module, before: Module, created: set[str]) -> str:
     """The text with one import of the package's root, and without imports that nothing needs any more.
 
     Args:
         module: What the passes made.
         before: The module as it was read: imports that were unused then stay.
+        created: New functions of the top level, around which blank lines are put.
     """
     used = names_used(module)
     lost = {name for name in names_used(before) - used if _is_import(name, module)}
     needed = _Needed(module.project.packages, used, is_kept_unused=module.path.name == "__init__.py")
     document = Document(module.text, module.path)
-    return document.tree.visit(_Imports(module, needed, lost)).code
+    tree = document.tree.visit(_Imports(module, needed, lost))
+    return tree.with_changes(body=spaced(tree.body, created)).code
 
 
 def names_used(module: Module) -> set[str]:
@@ -192,6 +194,9 @@ class _Imports(cst.CSTTransformer):
             updated = updated.with_changes(leading_lines=[*self._orphans, *updated.leading_lines])
             self._orphans = []
         return updated
+
+    def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> bool:
+        return False
 
     def visit_Module(self, node: cst.Module) -> None:
         self._body = {id(statement) for statement in node.body}

@@ -8,7 +8,7 @@ import libcst as cst
 
 from marin_trace.migration.inference import definition
 from marin_trace.migration.module import Module
-from marin_trace.migration.rewriting.cst import Document, separated, without_blank_lines
+from marin_trace.migration.rewriting.cst import Document, LinesTransformer, separated, without_blank_lines
 from marin_trace.migration.rules.layers import defaults_of, is_own_path_default
 
 _DATACLASS_DECORATORS = frozenset({"dataclasses.dataclass", "draccus.wrap"})
@@ -97,7 +97,7 @@ def _loses_default(node: ast.FunctionDef, module: Module) -> bool:
     return bool(own) and positional[: len(first)] == first
 
 
-class _Defaults(cst.CSTTransformer):
+class _Defaults(LinesTransformer):
     def __init__(
         self,
         document: Document,
@@ -105,8 +105,7 @@ class _Defaults(cst.CSTTransformer):
         classes: dict[int, ast.ClassDef],
         functions: dict[int, ast.FunctionDef],
     ) -> None:
-        super().__init__()
-        self._document = document
+        super().__init__(document, [*classes, *functions])
         self._module = module
         self._classes = classes
         self._functions = functions

@@ -8,7 +8,7 @@ import libcst as cst
 from marin_trace.migration.inference import kind_of
 from marin_trace.migration.kinds import depends_on_steps
 from marin_trace.migration.module import Module
-from marin_trace.migration.rewriting.cst import Document
+from marin_trace.migration.rewriting.cst import Document, LinesTransformer
 
 
 def split_lines(module: Module) -> str:
@@ -37,10 +37,9 @@ def _is_about_steps(statement: ast.stmt, module: Module) -> bool:
     )
 
 
-class _Splitting(cst.CSTTransformer):
+class _Splitting(LinesTransformer):
     def __init__(self, document: Document, starts: set[tuple[int, int]]) -> None:
-        super().__init__()
-        self._document = document
+        super().__init__(document, [line for line, _ in starts])
         self._starts = starts
 
     def leave_SimpleStatementLine(
