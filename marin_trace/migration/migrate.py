@@ -30,6 +30,7 @@ from marin_trace.migration.rewriting.hoisting_plans import Surroundings
 from marin_trace.migration.rewriting.imports import LocalNames, tidied_imports, with_wanted_imports
 from marin_trace.migration.rewriting.library import positional_arguments, rewrite_defaults
 from marin_trace.migration.rewriting.lines import parts_read
+from marin_trace.migration.rewriting.parameters import rewrite_parameters
 from marin_trace.migration.rewriting.splitting import split_lines
 from marin_trace.migration.sources import Source, comment_lines, project_root, python_files, read_source
 
@@ -312,6 +313,7 @@ def _hoisted(path: Path, file: _Begun, before: str, project: Project, surroundin
     text, created = rewrite_imports_of_steps(module, LocalNames(module), surroundings)
     original = Module(path, before, project)
     created |= file.created
+    text = rewrite_parameters(_again(module, text))
     text = tidied_imports(_again(module, text), original, created)
     if "TYPE_CHECKING" in text:
         # A block that has lost its imports is gone by now, and with it what its condition needed.

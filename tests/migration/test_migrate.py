@@ -360,6 +360,148 @@ CASES = {
             return raw().with_output_path(path), (raw() / "x").with_output_path("kept")
         """,
     ),
+    "what is joined behind a name that may end in a slash is computed where it was": (
+        """
+        def made(base="tokenized/", *, files=("a", "b")):
+            steps = {}
+            for file in files:
+                step = ExecutorStep(
+                    name=os.path.join(base, "web", file),
+                    fn=work,
+                    config=Config([raw / part for part in file.split("-")], this_output_path()),
+                )
+                steps[file] = step.with_output_path(f"kept/{file}") if file == "a" else step
+            return steps
+        """,
+        """
+        def made(base="tokenized/", *, files=("a", "b")):
+            steps = {}
+
+            @marin_step(name="{step_name}")
+            def work_step(step_name, file) -> StepRef:
+                return work(Config([raw / part for part in file.split("-")], output()))
+
+            for file in files:
+                step = work_step(os.path.join(base, "web", file), file)
+                steps[file] = step.with_output_path(f"kept/{file}") if file == "a" else step
+            return steps
+        """,
+    ),
+    "a description of several lines, with braces": (
+        """
+        raw = ExecutorStep("raw", work, None, \"\"\"Of {any}
+        kind.\"\"\")
+        """,
+        """
+        @step(name="raw", description='Of {{any}}\\nkind.')
+        def raw() -> StepRef:
+            return work(None)
+        """,
+    ),
+    "several statements on a line": (
+        """
+        raw = ExecutorStep("raw", work, None); size = 3; more = ExecutorStep("more", work, Config(raw, size))
+        def plain(): return 1
+        def made(n): return ExecutorStep(name=n, fn=work, config=Config(n, this_output_path()))
+
+        if __name__ == "__main__": a = made("a"); executor_main(steps=[a, more])  # both
+        """,
+        """
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(None)
+
+
+        size = 3
+
+
+        @step(name="more")
+        def more() -> StepRef:
+            return work(Config(raw(), size))
+
+
+        def plain(): return 1
+        @step(name="{n}")
+        def made(n) -> StepRef:
+            return work(Config(n, output()))
+
+
+        @step(name="exp/all")
+        def run_exp():
+            \"\"\"Entry step of exp.\"\"\"
+            made("a")
+            more()
+
+
+        if __name__ == "__main__":
+            executor_main(steps=[run_exp()])  # both
+        """,
+    ),
+    "comments in the list of steps stay with what they are about": (
+        """
+        tokens = default_tokenize("x")
+        model = default_train("m", tokens)
+
+        if __name__ == "__main__":
+            executor_main(
+                steps=[  # all
+                    # first
+                    tokens,
+                    model,  # then
+                    # evaluated
+                    default_eval(model),
+                ]
+            )
+        """,
+        """
+        @step(name="exp/all")
+        def run_exp():
+            \"\"\"Entry step of exp.\"\"\"
+            # first
+            tokens = default_tokenize("x")
+            # then
+            model = default_train("m", tokens)
+            # all
+            # evaluated
+            default_eval(model)
+
+
+        if __name__ == "__main__":
+            executor_main(
+                steps=[run_exp()]
+            )
+        """,
+    ),
+    "a default that is a step is made when the function is called": (
+        """
+        tokens = ExecutorStep(name="tokens", fn=work, config=None)
+
+        def model(name: str, data: ExecutorStep = tokens, *, more=(tokens / "x", 3)) -> ExecutorStep:
+            \"\"\"Trains.\"\"\"
+            return default_train(name, data, more)
+
+        def optional(data=tokens):
+            return None if data is None else default_train("m", data)
+        """,
+        """
+        @step(name="tokens")
+        def tokens() -> StepRef:
+            return work(None)
+
+
+        def model(name: str, data: StepRef | None = None, *, more=None) -> StepRef:
+            \"\"\"Trains.\"\"\"
+            if data is None:
+                data = tokens()
+            if more is None:
+                more = (tokens() / "x", 3)
+            return default_train(name, data, more)
+
+        # MT003: tokens(...) makes a step when the module is imported
+        def optional(data=tokens()):
+            return None if data is None else default_train("m", data)
+        """,
+    ),
     "an entry keeps what it needs from around it": (
         """
         def main(argv):
@@ -422,8 +564,10 @@ LEFT = {
         "def f(x):\n    return 1 if isinstance(x, ExecutorStep) else 2 if isinstance(x, InputName) else 3",
         "def f(x: ExecutorStep):\n    return replace(x, name='y')",
         "def f(x: InputName):\n    return x.step",
+        "a = ExecutorStep('a', work, None)\nb = replace(a, name='b')",
     ],
     "MT007": [
+        f"a, *b = [default_train(n, 1) for n in 'abc']\nmodels = [a, *b]\nruns = models[:2]\n{MAIN}",
         "from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])",
         f"def make():\n    return [default_train(n, 1) for n in 'ab']\n{MAIN.replace('runs', '[make()[0]]')}",
         # One of them is wanted: an entry step that makes the mapping would run both.
@@ -438,6 +582,10 @@ LEFT = {
         f"size = [1]\na = default_train('a', size)\nsize += [2]\ndef f():\n    return a\nruns = [a]\n{MAIN}",
     ],
     "MT004": [
+        # Under its condition the name would be another in the step's body.
+        "def make(n, flag):\n    c = Config(n, this_output_path())\n    if flag:\n        n += 'x'\n"
+        "        c = Config(n, this_output_path())\n    return ExecutorStep(n, work, c)\n"
+        f"runs = [make('a', 1), default_train('b', 1)]\n{MAIN}",
         "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])",
         # An entry step that calls the second alone would lose the first.
         f"from experiments.other import model\nruns = [model, default_train('a', 1)]\n{MAIN}",
@@ -462,6 +610,24 @@ def test_what_cannot_be_done_safely_is_left_with_a_remark(code: str, source: str
     file.source.path.write_text(file.text)
     [again] = migrate_files([file.source.path])
     assert again.text == file.text
+
+
+def test_why_a_constructor_was_left_is_told(tmp_path: Path) -> None:
+    source = IMPORTS + "x = ExecutorStep(name='x', fn=lambda c: None, config=Config(this_output_path()))\n"
+    file = migrated(source, tmp_path)
+    [finding] = [finding for finding in file.left if finding.code == "MT005"]
+    assert finding.message.endswith("ExecutorStep: its function is a lambda, which has no name that another process would find")
+    assert f"# MT005: {finding.message}\n" in file.text
+
+
+def test_comments_of_imports_stay(tmp_path: Path) -> None:
+    source = (
+        "from marin.execution.executor import (  # noqa: E501\n    ExecutorStep,  # steps\n    this_output_path,\n)\n"
+        "import os\n# for the run\nfrom marin.execution.executor import executor_main  # the run\n"
+        "x = ExecutorStep(name='x', fn=os.stat, config=this_output_path())\nexecutor_main(steps=[x])\n"
+    )
+    text = migrated(source, tmp_path).text
+    assert text.startswith("# steps\n# for the run\n# the run\nfrom marin_trace import StepRef, deferred")
 
 
 def test_what_is_left_in_the_older_style_comes_from_the_bridge(tmp_path: Path) -> None:

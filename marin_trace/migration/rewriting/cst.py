@@ -199,6 +199,23 @@ def comments_outside(node: cst.CSTNode, kept: Iterable[cst.CSTNode]) -> list[cst
     return [cst.EmptyLine(comment=cst.Comment(text)) for text in visitor.found]
 
 
+def comments_of_items(value: cst.BaseExpression) -> dict[str, list[cst.EmptyLine]]:
+    """The comments above and behind the items of a list that are names, or ``*names``."""
+    found: dict[str, list[cst.EmptyLine]] = {}
+    if not isinstance(value, cst.List):
+        return found
+    before: cst.BaseParenthesizableWhitespace = value.lbracket.whitespace_after
+    for item in value.elements:
+        after = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else value.rbracket.whitespace_before
+        above = [line.comment for line in before.empty_lines] if isinstance(before, cst.ParenthesizedWhitespace) else []
+        behind = [after.first_line.comment] if isinstance(after, cst.ParenthesizedWhitespace) else []
+        comments = [cst.EmptyLine(comment=comment) for comment in (*above, *behind) if comment is not None]
+        if isinstance(item.value, cst.Name) and comments:
+            found.setdefault(item.value.value, []).extend(comments)
+        before = after
+    return found
+
+
 def function(
     header: str, body: Sequence[cst.BaseStatement], footer: Sequence[cst.EmptyLine] = ()
 ) -> cst.FunctionDef:

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import libcst as cst
@@ -14,6 +14,7 @@ from marin_trace.migration.rewriting.cst import (
     Carry,
     Document,
     LinesTransformer,
+    comments_of_items,
     comments_outside,
     function,
     returned,
@@ -87,6 +88,8 @@ class _Hoisting(LinesTransformer):
         self._emitted_spans = {module.span(node) for node in plan.emitted}
         self._emitted: dict[Span, cst.BaseExpression] = {}
         self._comments: list[cst.EmptyLine] = []
+        self._comments_by_name: dict[str, list[cst.EmptyLine]] = {}
+        """Of what ``executor_main`` was given: those of its items, by their names, and the others."""
         self._body: set[int] = set()
         self._carry = Carry()
 
@@ -138,7 +141,11 @@ class _Hoisting(LinesTransformer):
         steps = cst.parse_expression(f"[{self._plan.entry_name}({arguments})]")
         index = _steps_index(updated_node)
         given = updated_node.args[index]
-        self._comments = comments_outside(given, [])
+        self._comments_by_name = comments_of_items(given.value)
+        told = [line.comment.value for lines in self._comments_by_name.values() for line in lines if line.comment]
+        self._comments = [
+            line for line in comments_outside(given, []) if line.comment and line.comment.value not in told
+        ]
         changed = [*updated_node.args[:index], given.with_changes(value=steps), *updated_node.args[index + 1 :]]
         return updated_node.with_changes(args=changed)
 
@@ -215,13 +222,24 @@ class _Hoisting(LinesTransformer):
         is_part = name is not None and start != self._start(self._lines[name][-1].node)
         return start in self._moved or is_part
 
+    def _explained(self, statement: cst.BaseStatement, names: Iterable[str]) -> cst.BaseStatement:
+        """A statement with the comments that stood beside what it makes, where that was listed."""
+        comments = [line for name in sorted(names) for line in self._comments_by_name.pop(name, [])]
+        return _led_by(comments, statement)
+
     def _entry(self, entry: Entry) -> cst.FunctionDef:
         body: list[cst.BaseStatement] = [
-            self._entry_body[self._start(line.node)] for line in self._plan.moved if line not in self._dead
+            self._explained(self._entry_body[self._start(line.node)], line.binds)
+            for line in self._plan.moved
+            if line not in self._dead
         ]
-        emitted = [_as_statement(self._emitted[self._module.span(node)]) for node in self._plan.emitted]
+        emitted = [
+            self._explained(_as_statement(self._emitted[self._module.span(node)]), _names_in(node))
+            for node in self._plan.emitted
+        ]
+        self._comments += [line for lines in self._comments_by_name.values() for line in lines]
         if emitted and self._comments:
-            emitted[0] = cast("Any", emitted[0]).with_changes(leading_lines=self._comments)
+            emitted[0] = _led_by(self._comments, emitted[0])
         footer = [] if emitted else self._comments
         body = [_with_one_blank_line(line) for line in [*body, *emitted]]
         body[0] = without_blank_lines(body[0])
@@ -231,6 +249,11 @@ class _Hoisting(LinesTransformer):
         header = f'@{self._names["step"]}(name="{name}")\ndef {self._plan.entry_name}({parameters}):'
         docstring = cst.parse_statement(f'"""{_summary(entry, self._base)}"""\n')
         return function(header, [docstring, *body], footer)
+
+
+def _led_by(comments: Sequence[cst.EmptyLine], statement: cst.BaseStatement) -> cst.BaseStatement:
+    leading: Sequence[cst.EmptyLine] = cast("Any", statement).leading_lines
+    return cast("Any", statement).with_changes(leading_lines=[*leading, *comments])
 
 
 def _dead_lines(plan: HoistPlan) -> list[Line]:

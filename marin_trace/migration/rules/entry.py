@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
 from marin_trace.migration.inference import calls_steps, definition_of, is_helper_name, is_step, kind_of
-from marin_trace.migration.kinds import Kind, kind_of_annotation
+from marin_trace.migration.kinds import Kind, depends_on_steps, kind_of_annotation
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import STEP_LIST
 from marin_trace.migration.scopes import Assigned, Imported
@@ -111,14 +111,16 @@ def _is_made_without_entry(value: ast.expr, module: Module) -> bool:
     if not isinstance(value, ast.Call):
         base = next((node for node in ast.walk(value) if isinstance(node, ast.Name)), None)
         made = [] if base is None or base is value else _values_of(base, module)
-        is_made = place.at_import and kind_of(value, module) in _MADE
+        is_made = place.at_import and depends_on_steps(kind_of(value, module))
         return is_made or any(_is_made_without_entry(inner, module) for inner in made)
     if place.at_import and (calls_steps(value, module) or kind_of(value, module) in _MADE):
         return True
     if module.framework_name(value.func) == "ExecutorStep" or is_helper_name(value.func, module):
         return True
     found = definition_of(value.func, module)
-    return found is not None and not is_step(*found) and calls_steps(value, module)
+    if found is None or is_step(*found):
+        return False
+    return calls_steps(value, module) or kind_of(value, module) in _MADE
 
 
 def _container(value: ast.expr) -> ast.expr:
