@@ -25,8 +25,8 @@ from marin_trace.migration.rewriting.constructor_plans import Left, plan_constru
 from marin_trace.migration.rewriting.constructors import rewrite_constructors
 from marin_trace.migration.rewriting.cst import Document
 from marin_trace.migration.rewriting.expressions import rewrite_expressions
+from marin_trace.migration.rewriting.fates import Surroundings
 from marin_trace.migration.rewriting.hoisting import rewrite_imports_of_steps
-from marin_trace.migration.rewriting.hoisting_plans import Surroundings
 from marin_trace.migration.rewriting.imports import LocalNames, tidied_imports, with_wanted_imports
 from marin_trace.migration.rewriting.library import positional_arguments, rewrite_defaults
 from marin_trace.migration.rewriting.lines import parts_read
@@ -364,7 +364,9 @@ def _remarked(source: Source, text: str, project: Project) -> Migrated:
 
 def _with_reasons(findings: Sequence[Finding], module: Module) -> list[Finding]:
     """Findings that say of constructors why they were left."""
-    reasons = {module.span(plan.call): plan.reason for plan in plan_constructors(module).plans if isinstance(plan, Left)}
+    reasons = {
+        module.span(plan.call): plan.reason for plan in plan_constructors(module).plans if isinstance(plan, Left)
+    }
     told: list[Finding] = []
     for finding in findings:
         place = Span(finding.line, finding.column - 1, finding.end_line, finding.end_column - 1)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path, PurePath
-from typing import Any, Final, TypeVar, final
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast, final
 
 from marin_trace.errors import StorageError
 from marin_trace.migration.findings import Finding
@@ -173,9 +173,12 @@ class Module:
     def line_of(self, statement: ast.stmt) -> list[ast.stmt]:
         """The statements that stand on the line of one, in order: itself, and what semicolons divide from it."""
         parent = self.place(statement).parent
-        blocks: list[list[ast.stmt]] = [getattr(parent, name, []) for name in ("body", "orelse", "finalbody")]
-        block = next((lines for lines in blocks if isinstance(lines, list) and statement in lines), [statement])
-        return [line for line in block if line.lineno == statement.lineno]
+        for name in ("body", "orelse", "finalbody"):
+            block: Any = getattr(parent, name, None)
+            # A lambda and a conditional expression have one expression there.
+            if isinstance(block, list) and statement in block:
+                return [line for line in cast("list[ast.stmt]", block) if line.lineno == statement.lineno]
+        return [statement]
 
     def function(self, node: ast.AST) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
         """The innermost function whose body a node belongs to."""

@@ -130,6 +130,8 @@ class ScopeTree:
     ) -> None:
         self.places[node] = Place(scope, parent, at_import, is_annotation)
         _bind(node, scope)
+        if isinstance(node, _TYPE_ALIAS):
+            _bind_type(node, scope)
         # From Python 3.12 on: def f[T: Bound](…), class A[T: Bound].
         for parameter in getattr(node, "type_params", ()):
             self._visit(parameter, scope, node, at_import=False, is_annotation=True)
@@ -254,6 +256,11 @@ def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                     yield name, item
 
 
+def _bind_type(node: Any, scope: Scope) -> None:
+    """``type Name = …``."""
+    _add(scope, node.name.id, Assigned(node.value))
+
+
 def _bind(node: ast.AST, scope: Scope) -> None:  # noqa: PLR0912 (one branch for each statement that binds)
     match node:
         case ast.Assign(targets=targets, value=value):
@@ -282,8 +289,6 @@ def _bind(node: ast.AST, scope: Scope) -> None:  # noqa: PLR0912 (one branch for
             _add(scope, name, Opaque())
         case ast.MatchMapping(rest=str(name)):
             _add(scope, name, Opaque())
-        case ast.stmt() if isinstance(node, _TYPE_ALIAS):
-            _add(scope, node.name.id, Assigned(node.value))
         case _:
             pass
 

@@ -123,8 +123,6 @@ EXAMPLES = [
 ]
 
 
-
-
 class Mode(Enum):
     FAST = "fast"
 
@@ -155,9 +153,18 @@ WORKED = {
         '{"a.b.": 2, "b c": 1, "d": 3}',
         [],
     ),
-    "what is None": ({"a": None, "b": versioned(None), "c": [None, versioned(False)]}, '{"b": null, "c[1]": false}', []),
+    "what is None": (
+        {"a": None, "b": versioned(None), "c": [None, versioned(False)]},
+        '{"b": null, "c[1]": false}',
+        [],
+    ),
     "members, and dataclasses as they print themselves": (
-        {"m": versioned(Mode.FAST), "l": versioned(Level.HIGH), "s": versioned(Shard(3)), "p": versioned(PurePath("a/b"))},
+        {
+            "m": versioned(Mode.FAST),
+            "l": versioned(Level.HIGH),
+            "s": versioned(Shard(3)),
+            "p": versioned(PurePath("a/b")),
+        },
         '{"l": "high", "m": "Mode.FAST", "p": "a/b", "s": "Shard(count=3)"}',
         [],
     ),
@@ -167,7 +174,7 @@ WORKED = {
         [],
     ),
     "texts": (
-        {"日本": versioned("é\u2028\n\"\\😀")},
+        {"日本": versioned('é\u2028\n"\\😀')},
         '{"\\u65e5\\u672c": "\\u00e9\\u2028\\n\\"\\\\\\ud83d\\ude00"}',
         [],
     ),

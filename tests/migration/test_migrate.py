@@ -536,7 +536,10 @@ CASES = {
     ),
 }
 
-DEFAULTS = "import os\nimport sys\nfrom dataclasses import replace\nfrom typing import cast\nfrom experiments.defaults import default_eval, default_tokenize, default_train\n"
+DEFAULTS = (
+    "import os\nimport sys\nfrom dataclasses import replace\nfrom typing import cast\n"
+    "from experiments.defaults import default_eval, default_tokenize, default_train\n"
+)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -571,21 +574,27 @@ LEFT = {
         "from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])",
         f"def make():\n    return [default_train(n, 1) for n in 'ab']\n{MAIN.replace('runs', '[make()[0]]')}",
         # One of them is wanted: an entry step that makes the mapping would run both.
-        "def one(d, n):\n    return default_train(n, d[n])\ndef main():\n"
-        "    d = {n: default_tokenize(n) for n in 'ab'}\n    m = one(d, 'a')\n    executor_main(steps=[m])",
+        (
+            "def one(d, n):\n    return default_train(n, d[n])\ndef main():\n"
+            "    d = {n: default_tokenize(n) for n in 'ab'}\n    m = one(d, 'a')\n    executor_main(steps=[m])"
+        ),
     ],
     "MT003": [
         "a, b = default_train('a', 1), 3\nprint(a)",
-        "def one(d, n):\n    return default_train(n, d[n])\n"
-        f"d = {{n: default_tokenize(n) for n in 'ab'}}\nruns = [one(d, 'a')]\n{MAIN}",
+        (
+            "def one(d, n):\n    return default_train(n, d[n])\n"
+            f"d = {{n: default_tokenize(n) for n in 'ab'}}\nruns = [one(d, 'a')]\n{MAIN}"
+        ),
         # What it is made of changes, and a function reads it in the end.
         f"size = [1]\na = default_train('a', size)\nsize += [2]\ndef f():\n    return a\nruns = [a]\n{MAIN}",
     ],
     "MT004": [
         # Under its condition the name would be another in the step's body.
-        "def make(n, flag):\n    c = Config(n, this_output_path())\n    if flag:\n        n += 'x'\n"
-        "        c = Config(n, this_output_path())\n    return ExecutorStep(n, work, c)\n"
-        f"runs = [make('a', 1), default_train('b', 1)]\n{MAIN}",
+        (
+            "def make(n, flag):\n    c = Config(n, this_output_path())\n    if flag:\n        n += 'x'\n"
+            "        c = Config(n, this_output_path())\n    return ExecutorStep(n, work, c)\n"
+            f"runs = [make('a', 1), default_train('b', 1)]\n{MAIN}"
+        ),
         "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])",
         # An entry step that calls the second alone would lose the first.
         f"from experiments.other import model\nruns = [model, default_train('a', 1)]\n{MAIN}",
@@ -597,9 +606,7 @@ LEFT = {
 
 @pytest.mark.parametrize(("code", "source"), [(code, source) for code, sources in LEFT.items() for source in sources])
 def test_what_cannot_be_done_safely_is_left_with_a_remark(code: str, source: str, tmp_path: Path) -> None:
-    imports = (
-        IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS
-    )
+    imports = IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS
     file = migrated(f"{imports}{source}\n", tmp_path)
     lines = file.text.split("\n")
     findings = [finding for finding in file.left if finding.code == code]
@@ -616,7 +623,9 @@ def test_why_a_constructor_was_left_is_told(tmp_path: Path) -> None:
     source = IMPORTS + "x = ExecutorStep(name='x', fn=lambda c: None, config=Config(this_output_path()))\n"
     file = migrated(source, tmp_path)
     [finding] = [finding for finding in file.left if finding.code == "MT005"]
-    assert finding.message.endswith("ExecutorStep: its function is a lambda, which has no name that another process would find")
+    assert finding.message.endswith(
+        "ExecutorStep: its function is a lambda, which has no name that another process would find"
+    )
     assert f"# MT005: {finding.message}\n" in file.text
 
 

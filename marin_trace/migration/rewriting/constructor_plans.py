@@ -1,50 +1,34 @@
 """What becomes of each ``ExecutorStep(...)``: a step function, and where it stands."""
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
 from marin_trace.migration.inference import kind_of_name, names_read, own_output_in
 from marin_trace.migration.kinds import depends_on_steps
 from marin_trace.migration.module import Module
-from marin_trace.migration.names import STEP_OPTIONS
-from marin_trace.migration.rewriting.changes import are_bound_only, names_changed_after, names_changed_between
+from marin_trace.migration.rewriting.changes import are_bound_only, names_changed_after
+from marin_trace.migration.rewriting.given import Given, given_of
 from marin_trace.migration.rewriting.imports import fresh_name
+from marin_trace.migration.rewriting.own_paths import (
+    COMPREHENSIONS,
+    LOOPS,
+    bound_in,
+    changes_between,
+    is_bound_by,
+    own_statements,
+    parameters_of,
+)
 from marin_trace.migration.rewriting.templates import template_of
 from marin_trace.migration.rules.legacy import is_copy_of_step, is_redirection
 from marin_trace.migration.scopes import (
     Assigned,
     Defined,
-    FunctionNode,
     Imported,
-    Parameter,
     Scope,
     is_main_test,
     walk_body,
-    walk_own,
 )
-
-_ORDER: Final = ("name", "fn", "config", "description", "override_output_path", "pip_dependency_groups", "resources")
-"""Of the arguments of ``ExecutorStep``."""
-
-_LOOPS: Final = (ast.For, ast.AsyncFor, ast.While)
-_COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Given:
-    """The arguments of one constructor call."""
-
-    call: ast.Call
-    by_name: dict[str, ast.expr]
-
-    @property
-    def options(self) -> dict[str, ast.expr]:
-        """Those that are options of a step; one that is None says nothing."""
-        found = {name: self.by_name[name] for name in STEP_OPTIONS if name in self.by_name}
-        return {name: value for name, value in found.items() if not _is_none(value)}
 
 
 @final
@@ -156,7 +140,7 @@ def plan_constructors(module: Module) -> Plans:
 
 def _plan(call: ast.Call, plans: Plans) -> Plan:
     module = plans.module
-    given = _given(call)
+    given = given_of(call)
     reason = "its arguments are not spelled out" if given is None else _obstacle(given, module)
     if given is None or reason is not None:
         return Left(call, reason or "")
@@ -165,18 +149,6 @@ def _plan(call: ast.Call, plans: Plans) -> Plan:
         return assigned
     whole = _whole_function(given, module)
     return whole if whole is not None else _lifted(given, plans)
-
-
-def _given(call: ast.Call) -> Given | None:
-    if any(isinstance(argument, ast.Starred) for argument in call.args) or len(call.args) > len(_ORDER):
-        return None
-    by_name: dict[str, ast.expr] = dict(zip(_ORDER, call.args, strict=False))
-    for keyword in call.keywords:
-        if keyword.arg is None:
-            return None
-        by_name[keyword.arg] = keyword.value
-    known = {*_ORDER, *STEP_OPTIONS}
-    return Given(call, by_name) if by_name.keys() <= known and {"name", "fn"} <= by_name.keys() else None
 
 
 def _obstacle(given: Given, module: Module) -> str | None:
@@ -190,10 +162,6 @@ def _obstacle(given: Given, module: Module) -> str | None:
         if scope is not None and is_nested and any(isinstance(b, Defined) for b in scope.bindings[function.id]):
             return f"its function {function.id} is defined in another function"
     return None
-
-
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
 
 
 def _is_copied(name: str, module: Module) -> bool:
@@ -269,17 +237,12 @@ def _whole_function(given: Given, module: Module) -> WholeFunction | None:
     if is_recursive or own_path_arguments(function, module):
         return None
     scope = module.scope_in(function)
-    unchanged = [name for name in _parameters(function) if len(scope.bindings[name]) == 1]
+    unchanged = [name for name in parameters_of(function) if len(scope.bindings[name]) == 1]
     template = template_of(given.by_name["name"], unchanged, module)
     if template is None or _reads(given.by_name["name"], scope) - set(unchanged):
         return None
     resources = _options_of_whole(given, unchanged, scope, module)
     return None if resources is None else WholeFunction(given, function, last, template, resources or None)
-
-
-def _parameters(function: FunctionNode | ast.Lambda) -> list[str]:
-    arguments = function.args
-    return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
 
 
 def _reads(node: ast.expr, scope: Scope) -> set[str]:
@@ -324,21 +287,21 @@ def _lifted(given: Given, plans: Plans) -> Plan:
     if isinstance(function, ast.Lambda):
         return Left(call, "it is made in a lambda")
     anchor, binders = _surroundings(call, module)
-    bound = {name for binder in binders for name in _bound_in(binder, module)}
+    bound = {name for binder in binders for name in bound_in(binder, module)}
     if function is None:
         bound |= names_changed_after(module.statement(call), module)
     if isinstance(function, ast.FunctionDef) and own_path_arguments(function, module):
         return Left(call, f"{function.name} is given an own path, which belongs to no other step")
-    moved = _own_statements(given, anchor, function, module)
+    moved = own_statements(given, anchor, function, module)
     if moved is None:
         return Left(call, "this_output_path() reaches it through more than plain assignments")
-    if _changes_between(moved, call, module):
+    if changes_between(moved, call, module):
         return Left(call, "what its config is made of changes before it is made")
     named = names_read(given.by_name["name"]) & bound
     is_named_outside = bool(named) and template_of(given.by_name["name"], named, module) is None
     inside = [value for key, value in given.by_name.items() if key != "name" or not is_named_outside]
     read = {name for node in (*inside, *moved) for name in names_read(node)}
-    parameters = tuple(sorted(name for name in read & bound if not _is_bound_by(name, moved, module)))
+    parameters = tuple(sorted(name for name in read & bound if not is_bound_by(name, moved, module)))
     if any(set(parameters) & names_read(value) for value in given.options.values()):
         return Left(call, "an option of it depends on the loop around it")
     name = fresh_name(_wanted_name(given, module), module, plans.taken)
@@ -363,127 +326,12 @@ def _surroundings(call: ast.Call, module: Module) -> tuple[ast.stmt, list[ast.AS
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             break
         is_guard = isinstance(node, ast.If) and is_main_test(node.test)
-        if isinstance(node, _COMPREHENSIONS):
+        if isinstance(node, (*COMPREHENSIONS, ast.Lambda)):
             binders.append(node)
-        elif isinstance(node, _LOOPS) or is_guard:
+        elif isinstance(node, LOOPS) or is_guard:
             assert isinstance(node, ast.stmt)
             anchor, binders = node, [*binders, node]
     return module.line_of(anchor)[0], binders
-
-
-def _bound_in(binder: ast.AST, module: Module) -> Iterator[str]:
-    """The names that a statement or comprehension binds; not those that comprehensions in it bind for themselves."""
-    if isinstance(binder, ast.Lambda):
-        yield from _parameters(binder)
-        return
-    targets: list[ast.AST] = [binder]
-    scope = module.place(binder).scope
-    if isinstance(binder, _COMPREHENSIONS):
-        targets, scope = [generator.target for generator in binder.generators], module.scope_in(binder)
-    for target in targets:
-        for node in walk_own(target):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and module.place(node).scope is scope:
-                yield node.id
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not binder:
-                yield node.name
-
-
-def _changes_between(moved: tuple[ast.stmt, ...], call: ast.Call, module: Module) -> bool:
-    """Whether statements that come along into a step's body would read there what has changed since."""
-    return any(names_read(line) & names_changed_between(line, call, module, moved) for line in moved)
-
-
-def _is_bound_by(name: str, statements: tuple[ast.stmt, ...], module: Module) -> bool:
-    return any(name in set(_bound_in(statement, module)) for statement in statements)
-
-
-def _own_statements(
-    given: Given, anchor: ast.stmt, function: ast.AST | None, module: Module
-) -> tuple[ast.stmt, ...] | None:
-    """The statements of the function around a constructor that make own paths for it; None: they cannot be moved.
-
-    At the top level of a module such statements become functions of their own instead.
-    """
-    block = _block_of(given.call, function, module)
-    needed: list[ast.stmt] = []
-    pending = names_read(given.call)
-    seen: set[str] = set()
-    while pending:
-        name = pending.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for statement in block:
-            if name in set(_bound_in(statement, module)) and own_output_in(statement, module) and statement not in needed:
-                needed.append(statement)
-                pending |= names_read(statement)
-    # What is computed from an own path is one as well: `longer = replace(config, steps=9)`.
-    changed = True
-    while changed:
-        changed = False
-        own = {name for statement in needed for name in _bound_in(statement, module)}
-        for statement in block:
-            is_simple = isinstance(statement, ast.Assign | ast.AnnAssign)
-            if (
-                statement not in needed
-                and is_simple
-                and names_read(statement) & own
-                and set(_bound_in(statement, module)) & seen
-            ):
-                needed.append(statement)
-                seen |= names_read(statement)
-                changed = True
-    needed.sort(key=lambda statement: statement.lineno)
-    is_movable = all(
-        isinstance(line, ast.Assign | ast.AnnAssign | ast.If)
-        and line.lineno < given.call.lineno
-        and len(module.line_of(line)) == 1
-        for line in needed
-    )
-    if needed and (not is_movable or anchor in needed):
-        return None
-    is_whole = _are_read_only_here(needed, given, block, module) and _are_bound_only_here(needed, given, module)
-    return tuple(needed) if is_whole else None
-
-
-def _block_of(call: ast.Call, function: ast.AST | None, module: Module) -> list[ast.stmt]:
-    """The statements beside which, and around which, a constructor of a function stands."""
-    if function is None and module.place(call).scope.is_module:
-        nodes: list[ast.AST] = [node for node in module.ancestors(call) if isinstance(node, _LOOPS)]
-    else:
-        nodes = [node for node in module.ancestors(call) if isinstance(node, (*_LOOPS, ast.If, ast.With))]
-        nodes += [function] if function is not None else []
-    block: list[ast.stmt] = []
-    for node in nodes:
-        block += [line for line in getattr(node, "body", []) if isinstance(line, ast.stmt)]
-        block += [line for line in getattr(node, "orelse", []) if isinstance(line, ast.stmt)]
-    holders = set(module.ancestors(call))
-    return [line for line in block if line not in holders]
-
-
-def _are_read_only_here(needed: list[ast.stmt], given: Given, block: list[ast.stmt], module: Module) -> bool:
-    own = {name for statement in needed for name in _bound_in(statement, module)}
-    inside = {id(node) for root in (*needed, given.call) for node in ast.walk(root)}
-    constructors = [c for c in module.nodes(ast.Call) if module.framework_name(c.func) == "ExecutorStep"]
-    inside |= {id(node) for constructor in constructors for node in ast.walk(constructor)}
-    readers = [node for line in block for node in ast.walk(line) if isinstance(node, ast.Name)]
-    return not any(node.id in own and isinstance(node.ctx, ast.Load) and id(node) not in inside for node in readers)
-
-
-def _are_bound_only_here(needed: list[ast.stmt], given: Given, module: Module) -> bool:
-    """Whether nothing of what some statements bind is said of the step itself, or keeps a value from before them."""
-    own = {name for statement in needed for name in _bound_in(statement, module)}
-    if any(own & names_read(value) for value in (given.by_name["name"], *given.options.values())):
-        return False
-    # Under a condition a name may keep what it was: so nothing else may bind it.
-    perhaps = {name for line in needed if isinstance(line, ast.If) for name in _bound_in(line, module)}
-    inside = {id(node) for statement in needed for node in ast.walk(statement)}
-    scope = module.place(given.call).scope
-    return not any(
-        node.id in perhaps and not isinstance(node.ctx, ast.Load) and id(node) not in inside
-        for node in module.nodes(ast.Name)
-        if module.place(node).scope is scope
-    ) and not any(isinstance(binding, Parameter) for name in perhaps for binding in scope.bindings.get(name, []))
 
 
 def _wanted_name(given: Given, module: Module) -> str:

@@ -12,7 +12,6 @@ from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module, Span
 from marin_trace.migration.rewriting.constructor_plans import (
     Assignment,
-    Given,
     Left,
     Lifted,
     Plans,
@@ -34,6 +33,7 @@ from marin_trace.migration.rewriting.cst import (
     separated,
     shifted,
 )
+from marin_trace.migration.rewriting.given import Given
 from marin_trace.migration.rewriting.imports import LocalNames, names_used
 from marin_trace.migration.rewriting.templates import template_of
 from marin_trace.migration.scopes import Imported

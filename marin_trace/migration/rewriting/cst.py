@@ -23,7 +23,7 @@ class _Positions(PositionProvider):
 
     def of(self, tree: cst.Module) -> Mapping[cst.CSTNode, CodeRange]:
         self._gen_impl(tree)
-        return cast("Mapping[cst.CSTNode, CodeRange]", self._computed)
+        return cast("Any", self._computed)  # pyright: ignore[reportUnknownMemberType]
 
 
 class Document:
@@ -216,9 +216,7 @@ def comments_of_items(value: cst.BaseExpression) -> dict[str, list[cst.EmptyLine
     return found
 
 
-def function(
-    header: str, body: Sequence[cst.BaseStatement], footer: Sequence[cst.EmptyLine] = ()
-) -> cst.FunctionDef:
+def function(header: str, body: Sequence[cst.BaseStatement], footer: Sequence[cst.EmptyLine] = ()) -> cst.FunctionDef:
     """A function from its decorators and ``def`` line, as text, the statements of its body, and comments after them."""
     parsed = cst.parse_statement(f"{header}\n    pass\n")
     assert isinstance(parsed, cst.FunctionDef)

@@ -173,13 +173,13 @@ def _edit_type(node: ast.Name | ast.Attribute, name: str, edits: _Edits) -> None
 
 
 def _told_apart(module: Module) -> set[ast.AST]:
-    """The types in tests that tell steps from references to them: both are refs now, so such a test would lose a case."""
+    """The types in tests that tell steps from references to them: both are refs now, so a test would lose a case."""
     tests: dict[tuple[ast.AST | None, str], list[tuple[set[str], ast.expr]]] = {}
     for call in module.nodes(ast.Call):
         match call:
             case ast.Call(func=ast.Name(id="isinstance"), args=[subject, types]):
                 nodes = [node for node in ast.walk(types) if isinstance(node, ast.Name | ast.Attribute)]
-                named = {name for node in nodes if (name := module.framework_name(node)) in _TYPES and name is not None}
+                named = {name for node in nodes if (name := module.framework_name(node) or "") in _TYPES}
                 tests.setdefault((module.function(call), ast.unparse(subject)), []).append((named, types))
             case _:
                 pass

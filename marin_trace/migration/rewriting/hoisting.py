@@ -20,10 +20,8 @@ from marin_trace.migration.rewriting.cst import (
     returned,
     without_blank_lines,
 )
+from marin_trace.migration.rewriting.fates import Entry, HoistPlan, Surroundings
 from marin_trace.migration.rewriting.hoisting_plans import (
-    Entry,
-    HoistPlan,
-    Surroundings,
     imported_fates,
     is_group,
     kind_of_built,

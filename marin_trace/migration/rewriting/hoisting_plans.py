@@ -8,18 +8,15 @@ A statement *depends on steps* if it calls one, or reads a name that such a stat
 """
 
 import ast
-import itertools
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable
 from pathlib import Path
-from typing import final
 
-from marin_trace.migration.inference import calls_steps, is_own_output, kind_of, makes_older_steps
+from marin_trace.migration.inference import is_own_output, kind_of
 from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
-from marin_trace.migration.rewriting.changes import MUTATORS, names_changed_after
+from marin_trace.migration.rewriting.changes import names_changed_after
+from marin_trace.migration.rewriting.fates import Entry, Fate, HoistPlan, Surroundings
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.lines import (
     DEFINITIONS,
@@ -35,86 +32,9 @@ from marin_trace.migration.rewriting.lines import (
     shares_its_line,
     spread,
 )
+from marin_trace.migration.rewriting.listed_steps import constructs_older, emitted_steps, lists_made_elsewhere
 from marin_trace.migration.rules.entry import executor_calls, needs_entry
-from marin_trace.migration.scopes import Assigned, Element, Imported, is_main_test
-
-
-_COLLECTIONS = frozenset({"list", "tuple", "sorted", "set", "reversed", "dict"})
-_PASSING_ON = frozenset({"values", "copy", "cd", "nonblocking", "with_output_path"})
-"""Methods of refs and of collections of them that make no step."""
-
-
-_FUNCTIONS = (*DEFINITIONS, ast.Lambda)
-
-
-class Fate(StrEnum):
-    """What becomes of a name that depends on steps."""
-
-    LOCAL = "a name of the entry step"
-    FUNCTION = "a function that its readers call"
-    BUILDER = "a function that several statements build it in"
-    MAKERS = "a mapping of functions, of which each reader calls those that it wants"
-    LEFT = "what it was"
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Entry:
-    """The call of ``executor_main`` that gets an entry step."""
-
-    call: ast.Call
-    steps: ast.expr
-    holder: ast.stmt
-    """The statement of the module that it stands in."""
-    block: list[ast.stmt]
-    """The statements beside it: those of ``if __name__ == "__main__":``, or of a function."""
-
-
-@final
-@dataclass(slots=True, eq=False)
-class HoistPlan:
-    """What becomes of the statements of a module."""
-
-    fates: dict[str, Fate] = field(default_factory=dict[str, Fate])
-    lines: list[Line] = field(default_factory=list[Line])
-    entry: Entry | None = None
-    moved: list[Line] = field(default_factory=list[Line])
-    """Into the entry step, in order."""
-    emitted: list[ast.expr] = field(default_factory=list[ast.expr])
-    """Of what ``executor_main`` was given, what the entry step has to call itself."""
-    parameters: tuple[str, ...] = ()
-    entry_name: str = ""
-    partial: set[str] = field(default_factory=set[str])
-    """Names of the module of which single items are read."""
-    apart: set[str] = field(default_factory=set[str])
-    """Names that are given to functions which read single items of them."""
-    imported: dict[str, Fate] = field(default_factory=dict[str, Fate])
-    """What becomes of imported names where they are defined."""
-
-    def functions(self) -> set[str]:
-        """The names that become functions."""
-        return {name for name, fate in self.fates.items() if fate in (Fate.FUNCTION, Fate.BUILDER)}
-
-    def partial_makers(self) -> set[str]:
-        """The names that are mappings of functions already, or become that."""
-        return self.makers() | {name for name, fate in self.imported.items() if fate is Fate.MAKERS}
-
-    def makers(self) -> set[str]:
-        """The names that become mappings of functions."""
-        return {name for name, fate in self.fates.items() if fate is Fate.MAKERS}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is known of the other files."""
-
-    chosen: frozenset[str]
-    """The files that are migrated together, as resolved paths."""
-    imported: Mapping[str, frozenset[str]]
-    """By resolved path of a file, the names that others import from it."""
-    parts: Mapping[str, frozenset[str]]
-    """Those of which others read single items."""
+from marin_trace.migration.scopes import Imported, is_main_test
 
 
 def step_path(path: Path) -> str:
@@ -215,8 +135,8 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
     if not _settle(plan, module, entry):
         return HoistPlan()
     if entry is not None:
-        emitted = _emitted(entry.steps, plan, module)
-        if emitted is None or _lists_made_elsewhere(entry, plan, module):
+        emitted = emitted_steps(entry.steps, plan, module)
+        if emitted is None or lists_made_elsewhere(entry, plan, module):
             return HoistPlan()
         plan.emitted = emitted
         plan.moved = [line for line in lines if _is_moved(line, plan)]
@@ -267,7 +187,7 @@ def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[
     fates: dict[str, Fate] = {}
     for name, lines in dependent_names(plan.lines).items():
         is_shared = name in shared and not all(line.in_main for line in lines)
-        is_older = any(_constructs_older(line.node, module) for line in lines if not line.in_main)
+        is_older = any(constructs_older(line.node, module) for line in lines if not line.in_main)
         if name in needed and not is_shared and not is_older and name not in plan.apart:
             fates[name] = Fate.LOCAL
         else:
@@ -280,7 +200,7 @@ def _own_fate(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> 
     if any(line.in_main or shares_its_line(line, module) for line in lines) or name in plan.apart:
         return Fate.LEFT
     # As a function it would be taken for one that a later round can rewrite.
-    if any(_constructs_older(line.node, module) for line in lines):
+    if any(constructs_older(line.node, module) for line in lines):
         return Fate.LEFT
     # A function gives what a name is in the end, and reads what others are in the end.
     if any(_early_reads(line, module) for line in lines) or any(
@@ -439,134 +359,6 @@ def _is_moved(line: Line, plan: HoistPlan) -> bool:
     # An assertion or a log line about what goes there.
     read = [plan.fates[name] for name in line.reads if name in plan.fates]
     return bool(read) and all(fate is Fate.LOCAL for fate in read) and not line.calls_steps
-
-
-def _lists_made_elsewhere(entry: Entry, plan: HoistPlan, module: Module) -> bool:
-    """Whether a list for ``executor_main`` names steps that the entry step does not call: it would lose them."""
-    lists = own_reads(entry.steps)
-    for line in plan.lines:
-        if not line.depends or not line.binds & lists:
-            continue
-        for node in ast.walk(line.node):
-            if any(_is_made_elsewhere(item, plan, module) for item in _listed(node, lists)):
-                return True
-    return False
-
-
-def _listed(node: ast.AST, lists: set[str]) -> list[ast.expr]:
-    """What a statement or call puts into one of some lists."""
-    match node:
-        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) | ast.AugAssign(value=value):
-            given = [value]
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attribute), args=given):
-            given = given if name in lists and attribute in MUTATORS else []
-        case _:
-            given = []
-    return [item for value in given for item in (value.elts if isinstance(value, ast.List | ast.Tuple) else [value])]
-
-
-def _is_made_elsewhere(item: ast.expr, plan: HoistPlan, module: Module) -> bool:
-    """Whether what is listed, or a part of it, was made where the entry step does not call it."""
-
-    def any_of(*parts: ast.expr) -> bool:
-        return any(_is_made_elsewhere(part, plan, module) for part in parts)
-
-    match item:
-        case ast.Call(func=ast.Name(id=name), args=args) if name in _COLLECTIONS:
-            return any_of(*args)
-        case ast.Call(func=ast.Attribute(value=value, attr=attribute)) if attribute in _PASSING_ON:
-            return any_of(value)
-        case ast.Call():
-            return makes_older_steps(item, module)
-        case ast.ListComp(elt=made, generators=loops) | ast.GeneratorExp(elt=made, generators=loops):
-            return any_of(made) or (not isinstance(made, ast.Call) and any_of(*(loop.iter for loop in loops)))
-        case ast.List(elts=parts) | ast.Tuple(elts=parts) | ast.Set(elts=parts):
-            return any_of(*parts)
-        case ast.BinOp(left=left, right=right):
-            return any_of(left, right)
-        case ast.IfExp(body=left, orelse=right):
-            return any_of(left, right)
-        case ast.Subscript(value=value) | ast.Attribute(value=value) | ast.Starred(value=value):
-            return any_of(value)
-        case ast.Name(ctx=ast.Load()):
-            return _is_bound_elsewhere(item, plan, module)
-        case _:
-            return False
-
-
-def _is_bound_elsewhere(name: ast.Name, plan: HoistPlan, module: Module) -> bool:
-    scope = module.place(name).scope.lookup(name.id)
-    bindings = scope.bindings[name.id] if scope is not None else []
-    is_value = any(isinstance(binding, Imported) for binding in bindings) and name.id not in plan.imported
-    is_older = any(isinstance(b, Assigned) and _is_older(b.value, module) for b in bindings)
-    looped = [binding.iterable for binding in bindings if isinstance(binding, Element)]
-    is_item = any(_is_made_elsewhere(iterable, plan, module) for iterable in looped)
-    return plan.fates.get(name.id) is Fate.LEFT or is_value or is_older or is_item
-
-
-def _constructs_older(line: ast.stmt, module: Module) -> bool:
-    """Whether a statement makes a step by the older constructor, other than in a function in it."""
-    known: set[ast.AST] | None = module.memo.get("constructing")
-    if known is None:
-        known = module.memo["constructing"] = set[ast.AST]()
-        for call in module.nodes(ast.Call):
-            if module.framework_name(call.func) == "ExecutorStep":
-                outside = itertools.takewhile(lambda node: not isinstance(node, _FUNCTIONS), module.ancestors(call))
-                known.update(outside)
-    return line in known
-
-
-def _is_older(value: ast.expr, module: Module) -> bool:
-    constructs = isinstance(value, ast.Call) and module.framework_name(value.func) == "ExecutorStep"
-    return constructs or (isinstance(value, ast.Call) and makes_older_steps(value, module))
-
-
-def _emitted(steps: ast.expr, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
-    """Of what ``executor_main`` is given, what the entry step has to call; None where that cannot be told."""
-    match steps:
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            parts = [_emitted(item, plan, module) for item in items]
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            parts = [_emitted(side, plan, module) for side in (left, right)]
-        case ast.Starred(value=value) | ast.BinOp(left=value, op=ast.Div()):
-            return _emitted(value, plan, module)
-        case ast.Call(func=ast.Name(id="list" | "tuple" | "sorted" | "set"), args=[value], keywords=[]):
-            return _emitted(value, plan, module)
-        case ast.Call(func=ast.Attribute(value=value, attr="values" | "cd" | "nonblocking")):
-            return _emitted(value, plan, module)
-        case ast.Name(id=name):
-            return _emitted_name(steps, name, plan)
-        case ast.Call() if calls_steps(steps, module) and not makes_older_steps(steps, module):
-            return [steps]
-        case ast.Subscript(value=ast.Name(id=name)):
-            return [steps] if (plan.fates.get(name) or plan.imported.get(name)) is Fate.MAKERS else None
-        case ast.ListComp(generators=[_]) | ast.GeneratorExp(generators=[_]):
-            return _emitted_loop(steps, plan, module)
-        case _:
-            return None
-    flat: list[ast.expr] = []
-    for part in parts:
-        if part is None:
-            return None
-        flat += part
-    return flat
-
-
-def _emitted_name(node: ast.Name, name: str, plan: HoistPlan) -> list[ast.expr] | None:
-    fate = plan.fates.get(name) or plan.imported.get(name)
-    if fate is Fate.LOCAL:
-        return []
-    return [node] if fate in (Fate.FUNCTION, Fate.BUILDER, Fate.MAKERS) else None
-
-
-def _emitted_loop(node: ast.ListComp | ast.GeneratorExp, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
-    [generator] = node.generators
-    makes = any(isinstance(part, ast.Call) and calls_steps(part, module) for part in ast.walk(node.elt))
-    if makes and not generator.is_async:
-        return [node]
-    passes_on = isinstance(node.elt, ast.Name) and ast.unparse(node.elt) == ast.unparse(generator.target)
-    is_local = isinstance(generator.iter, ast.Name) and plan.fates.get(generator.iter.id) is Fate.LOCAL
-    return [] if passes_on and is_local and not generator.ifs else None
 
 
 def _entry_parameters(plan: HoistPlan, entry: Entry, module: Module) -> tuple[str, ...]:

@@ -245,7 +245,9 @@ class _Imports(cst.CSTTransformer):
             lines = needed.lines()
         if not lines:
             is_merged = id(original_node) in self._top and self._is_merged
-            self._orphans += [] if is_merged else [line for line in updated_node.leading_lines if line.comment is not None]
+            self._orphans += (
+                [] if is_merged else [line for line in updated_node.leading_lines if line.comment is not None]
+            )
             return cst.RemoveFromParent()
         self._is_merged = True
         parsed = cst.parse_module("\n".join([*lines, ""])).body

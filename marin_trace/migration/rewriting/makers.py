@@ -11,7 +11,8 @@ from typing import Any
 import libcst as cst
 
 from marin_trace.migration.module import Module, Span
-from marin_trace.migration.rewriting.hoisting_plans import HoistPlan, mapping_of_makers
+from marin_trace.migration.rewriting.fates import HoistPlan
+from marin_trace.migration.rewriting.hoisting_plans import mapping_of_makers
 
 _KEYS = frozenset({"len", "list", "sorted", "set", "tuple", "enumerate", "iter"})
 

@@ -38,11 +38,15 @@ def _lazy_names(function: FunctionNode, module: Module) -> set[str]:
 def _means_something_as_none(name: str, function: FunctionNode, module: Module) -> bool:
     """Whether a function looks at whether a parameter is None, or is a step that is named after it."""
     if is_step(function, module):
-        texts = [node.value for part in function.decorator_list for node in ast.walk(part) if isinstance(node, ast.Constant)]
+        texts = [
+            node.value for part in function.decorator_list for node in ast.walk(part) if isinstance(node, ast.Constant)
+        ]
         return any(f"{{{name}" in text for text in texts if isinstance(text, str))
     for line in function.body:
         for node in ast.walk(line):
-            if isinstance(node, ast.Compare) and name in {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}:
+            if isinstance(node, ast.Compare) and name in {
+                part.id for part in ast.walk(node) if isinstance(part, ast.Name)
+            }:
                 return True
     return False
 
