@@ -8,7 +8,7 @@ from marin_trace.migration.inference import calls_steps, definition_of, is_helpe
 from marin_trace.migration.kinds import Kind, depends_on_steps, kind_of_annotation
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import STEP_LIST
-from marin_trace.migration.scopes import Assigned, Imported
+from marin_trace.migration.scopes import Assigned, Imported, Opaque
 
 _REF_ATTRIBUTES = frozenset({"artifact", "cd", "nonblocking", "with_output_path"})
 _SEVERAL = (ast.List, ast.Tuple, ast.ListComp, ast.GeneratorExp, ast.BinOp, ast.Set)
@@ -54,11 +54,15 @@ def _names_several(steps: ast.expr, module: Module) -> bool:
 
 
 def _values_of(node: ast.expr, module: Module) -> list[ast.expr]:
-    """What a name was assigned."""
+    """What a name was assigned, or was taken from."""
     scope = module.place(node).scope.lookup(node.id) if isinstance(node, ast.Name) else None
     if scope is None or not isinstance(node, ast.Name):
         return []
-    return [binding.value for binding in scope.bindings[node.id] if isinstance(binding, Assigned)]
+    values: list[ast.expr] = []
+    for binding in scope.bindings[node.id]:
+        values += [binding.value] if isinstance(binding, Assigned) else []
+        values += binding.sources if isinstance(binding, Opaque) else ()
+    return values
 
 
 def _is_step_list(statement: ast.Assign | ast.AnnAssign, module: Module) -> bool:
