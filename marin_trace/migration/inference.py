@@ -28,6 +28,8 @@ from marin_trace.migration.scopes import (
 _REF_METHODS: Final = frozenset({"cd", "nonblocking", "with_output_path"})
 _MAPPING_METHODS: Final = {"values": Kind.REFS, "copy": Kind.MAPPING, "get": Kind.REF, "pop": Kind.REF}
 _SEQUENCE_METHODS: Final = {"copy": Kind.REFS, "pop": Kind.REF}
+_SEVERAL: Final = {1: Kind.REFS, 2: Kind.MAPPING}
+"""What ``*refs`` and ``**refs`` are."""
 _TREE_BUILDERS: Final = frozenset({"list", "tuple", "sorted", "dict", "set", "reversed"})
 _OWN: Final = frozenset({"output", "this_output_path"})
 _REF_CALLS: Final = _OWN | {"ExecutorStep", "InputName", "output_path_of", "get_executor_step"}
@@ -95,9 +97,11 @@ def kind_of_binding(binding: Binding, name: str, scope: Scope, module: Module) -
         case Element(iterable=iterable, is_value=is_value):
             kind = kind_of(iterable, module)
             return item_kind(kind) if is_value else element_kind(kind)
-        case Parameter(argument=argument):
+        case Parameter(argument=argument, stars=stars):
             kind = Kind.UNKNOWN if argument.annotation is None else kind_of_annotation(argument.annotation, module)
-            return kind if depends_on_steps(kind) else Kind.UNKNOWN
+            if not depends_on_steps(kind):
+                return Kind.UNKNOWN
+            return kind if not stars else _SEVERAL[stars] if kind is Kind.REF else Kind.HOLDER
         case Defined(node=node):
             return Kind.STEP if not isinstance(node, ast.ClassDef) and is_step(node, module) else Kind.UNKNOWN
         case Imported():

@@ -279,6 +279,13 @@ def _imports_of(module: Module | None) -> _Imported:
         if owner is not None and owner is not module:
             path = str(owner.resolved)
             found += [(path, alias.name, (alias.asname or alias.name) in in_parts) for alias in node.names]
+    for node in module.nodes(ast.Attribute):
+        qualified = module.qualified(node)
+        owner = None if qualified is None else module.project.module_of(module, qualified.rpartition(".")[0])
+        if owner is not None and owner is not module:
+            user = module.parent(node)
+            is_part = isinstance(user, ast.Subscript) and user.value is node
+            found.append((str(owner.resolved), node.attr, is_part))
     return found
 
 

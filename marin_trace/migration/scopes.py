@@ -41,6 +41,8 @@ class Parameter:
     """A parameter of a function."""
 
     argument: ast.arg
+    stars: int = 0
+    """1 for ``*args``, 2 for ``**kwargs``: its annotation is that of each value."""
 
 
 @final
@@ -160,7 +162,8 @@ class ScopeTree:
         self.scopes[node] = inner
         if isinstance(node, (*_FUNCTIONS, ast.Lambda)):
             for argument in _arguments(node.args):
-                inner.bindings.setdefault(argument.arg, []).append(Parameter(argument))
+                stars = 1 if argument is node.args.vararg else 2 if argument is node.args.kwarg else 0
+                inner.bindings.setdefault(argument.arg, []).append(Parameter(argument, stars))
         return inner
 
     def _visit_function(self, node: FunctionNode, scope: Scope, *, at_import: bool) -> None:

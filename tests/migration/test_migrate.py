@@ -758,6 +758,32 @@ def test_wiring_gives_a_config_the_path_that_was_its_default(tmp_path: Path) -> 
     assert "Config(data=[], output_path='here', log=output())" in file.text
 
 
+def test_names_of_a_module_are_called_where_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    steps = tmp_path / "experiments" / "steps.py"
+    steps.parent.mkdir()
+    steps.write_text(
+        f"{IMPORTS}from experiments.defaults import default_tokenize\n"
+        "raw = ExecutorStep(name='raw', fn=work, config=None)\n"
+        "both = {'raw': raw, 'tokens': default_tokenize('t', raw)}\n"
+        "mixture = Config(both)\nalias = raw\n"
+    )
+    user = tmp_path / "experiments" / "exp.py"
+    user.write_text(
+        "import experiments.steps\nimport experiments.steps as more\nfrom experiments.defaults import default_train\n"
+        "from marin.execution.executor import executor_main\n"
+        "model = default_train('m', more.both['tokens'], more.mixture, experiments.steps.alias / 'x', list(more.both))\n"
+        "if __name__ == '__main__':\n    executor_main(steps=[model, more.raw])\n"
+    )
+    [_, file] = migrate_files([steps, user])
+    assert (
+        "default_train('m', more.both['tokens'](), more.mixture(), experiments.steps.alias() / 'x', list(more.both))"
+        in file.text
+    )
+    assert "    more.raw()\n" in file.text
+    assert not file.left
+
+
 def test_names_that_a_module_has_for_itself_stay_its_own(tmp_path: Path) -> None:
     source = (
         IMPORTS + "for step in (1, 2):\n    output = step\n\nx = ExecutorStep('x', work, Config(this_output_path()))\n"

@@ -52,6 +52,8 @@ class HoistPlan:
     """Names that are given to functions which read single items of them."""
     imported: dict[str, Fate] = field(default_factory=dict[str, Fate])
     """What becomes of imported names where they are defined."""
+    attributes: dict[ast.Attribute, Fate] = field(default_factory=dict[ast.Attribute, Fate])
+    """The same of names of imported modules, by the expressions that read them."""
 
     def functions(self) -> set[str]:
         """The names that become functions."""

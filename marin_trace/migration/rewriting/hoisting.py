@@ -22,6 +22,7 @@ from marin_trace.migration.rewriting.cst import (
 )
 from marin_trace.migration.rewriting.fates import Entry, HoistPlan, Surroundings
 from marin_trace.migration.rewriting.hoisting_plans import (
+    attribute_fates,
     imported_fates,
     is_group,
     kind_of_built,
@@ -48,9 +49,10 @@ def rewrite_imports_of_steps(module: Module, names: LocalNames, surroundings: Su
         The text, and the names of the functions that are new at its top level.
     """
     plan = plan_hoisting(module, surroundings)
-    if not plan.functions() and not plan.makers() and plan.entry is None and not imported_fates(module, surroundings):
-        return module.text, set()
     plan.imported = imported_fates(module, surroundings)
+    plan.attributes = attribute_fates(module, surroundings)
+    if not (plan.functions() or plan.makers() or plan.entry or plan.imported or plan.attributes):
+        return module.text, set()
     document = Document(module.text, module.path)
     work = _Hoisting(document, module, names, plan)
     text = document.tree.visit(work).code

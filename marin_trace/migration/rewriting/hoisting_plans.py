@@ -78,6 +78,19 @@ def imported_fates(module: Module, surroundings: Surroundings) -> dict[str, Fate
     return fates
 
 
+def attribute_fates(module: Module, surroundings: Surroundings) -> dict[ast.Attribute, Fate]:
+    """What becomes of the names of other modules that a module reads as ``module.name``, by the expressions."""
+    fates: dict[ast.Attribute, Fate] = {}
+    for node in module.nodes(ast.Attribute):
+        qualified = module.qualified(node) if isinstance(node.ctx, ast.Load) else None
+        if qualified is not None and "." in qualified:
+            source, _, name = qualified.rpartition(".")
+            fate = _imported_fate(Imported(source, name), module, surroundings)
+            if fate is Fate.FUNCTION or fate is Fate.BUILDER or fate is Fate.MAKERS:
+                fates[node] = fate
+    return fates
+
+
 def _imported_fate(binding: Imported, module: Module, surroundings: Surroundings, depth: int = 0) -> Fate | None:
     owner = module.project.module_of(module, module.absolute(binding.module))
     if owner is None or binding.attribute is None or depth > 8:
@@ -147,7 +160,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
 
 
 def _lines(module: Module, entry: Entry | None, surroundings: Surroundings) -> list[Line]:
-    imported = set(imported_fates(module, surroundings))
+    imported = {*imported_fates(module, surroundings), *attribute_fates(module, surroundings)}
     holder = entry.holder if entry is not None else None
     lines = [line_of(node, module, imported, in_main=False) for node in module.tree.body if node is not holder]
     if entry is not None:

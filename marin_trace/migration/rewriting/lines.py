@@ -1,7 +1,7 @@
 """Statements of a module: what each binds, reads and calls, and which depend on steps."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -28,8 +28,15 @@ class Line:
     depends: bool = False
 
 
-def line_of(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) -> Line:
-    """What a statement binds, reads and calls; reading one of the imported names counts as calling a step."""
+def line_of(node: ast.stmt, module: Module, imported: Collection[str | ast.AST], *, in_main: bool) -> Line:
+    """What a statement binds, reads and calls.
+
+    Args:
+        node: The statement.
+        module: Its module.
+        imported: Names, and expressions, that stand for what another module makes: to read one is to call a step.
+        in_main: Whether it stands in the block that calls ``executor_main``.
+    """
     own = list(_own_nodes(node))
     binds = {
         name.id
@@ -43,7 +50,8 @@ def line_of(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool
         reads |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
     is_definition = isinstance(node, (*DEFINITIONS, ast.Import, ast.ImportFrom))
     is_guard = isinstance(node, ast.If) and is_main_test(node.test)
-    calls = not is_definition and not is_guard and (bool(reads & imported) or _calls_steps(own, module))
+    is_made = any(part in imported for part in (*reads, *own))
+    calls = not is_definition and not is_guard and (is_made or _calls_steps(own, module))
     return Line(node, in_main, frozenset(binds), frozenset(reads), calls)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import libcst as cst
 
 from marin_trace.migration.module import Module, Span
-from marin_trace.migration.rewriting.fates import HoistPlan
+from marin_trace.migration.rewriting.fates import Fate, HoistPlan
 from marin_trace.migration.rewriting.hoisting_plans import mapping_of_makers
 
 _KEYS = frozenset({"len", "list", "sorted", "set", "tuple", "enumerate", "iter"})
@@ -27,13 +27,15 @@ class Use(StrEnum):
 
 def calls_of(module: Module, plan: HoistPlan) -> set[Span]:
     """Where a name stands that became a function: each place calls it, those that build it excepted."""
+    attributes = {node for node, fate in plan.attributes.items() if fate is not Fate.MAKERS}
     functions = plan.functions()
     calling = functions | (plan.imported.keys() - plan.partial_makers())
     inside = {
         name: {id(inner) for line in plan.lines if name in line.binds and line.depends for inner in ast.walk(line.node)}
         for name in functions
     }
-    return {module.span(node) for node in _reads(module, calling) if id(node) not in inside.get(node.id, set())}
+    names = {module.span(node) for node in _reads(module, calling) if id(node) not in inside.get(node.id, set())}
+    return names | set(map(module.span, attributes))
 
 
 def _reads(module: Module, names: set[str]) -> list[ast.Name]:
@@ -50,7 +52,8 @@ def uses_of_makers(module: Module, plan: HoistPlan) -> dict[Span, Use]:
     """The expressions that use a mapping of functions, each with how it does."""
     uses: dict[Span, Use] = {}
     lazy = {id(node.func) for node in module.nodes(ast.Call) if _is_iterated_lazily(node, module, plan)}
-    for node in _reads(module, plan.partial_makers()):
+    attributes = [node for node, fate in plan.attributes.items() if fate is Fate.MAKERS]
+    for node in (*_reads(module, plan.partial_makers()), *attributes):
         parent = module.parent(node)
         outer = module.parent(parent) if parent is not None else None
         match parent:
