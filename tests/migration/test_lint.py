@@ -158,7 +158,7 @@ GOOD = [
     "def f(source: StepRef | str):\n    return os.path.join(source, 'x') if isinstance(source, str) else source",
     "def f(refs: dict[str, StepRef]):\n    return [f'{name}' for name in refs], len(refs), sorted(refs)",
     "def f(refs: list[StepRef]):\n    for ref in refs:\n        raw(ref.name)",
-    "def f(*refs: StepRef, **named: StepRef):\n    return [r for r in refs], len(named), [v / 'x' for v in named.values()]",
+    "def f(*refs: StepRef, **named: StepRef):\n    return [r for r in refs], len(named), [*named.values()]",
     "MAKERS = {'web': raw, 'code': lambda: raw('code')}",
     "READY = StepRef.hardcoded('gs://bucket/x') / 'train'",
     "tokenizers = [deferred(f) for f in (print, repr)]",

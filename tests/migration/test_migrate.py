@@ -502,6 +502,56 @@ CASES = {
             return None if data is None else default_train("m", data)
         """,
     ),
+    "a list of which single items are read holds functions": (
+        """
+        models = [default_train(f"m-{lr}", lr) for lr in (1, 2)]
+        pair = [raw, default_train("p", 3)]
+        raw = ExecutorStep(name="raw", fn=work, config=models[0] / "x")
+        best = default_eval(pair[-1])
+        count = len(models)
+
+        def later():
+            return models[1:], best, pair
+
+        if __name__ == "__main__":
+            executor_main(steps=[*models, raw, default_eval(models[1])])
+        """,
+        """
+        models = [lambda lr=lr: default_train(f"m-{lr}", lr) for lr in (1, 2)]
+        pair = [raw, lambda: default_train("p", 3)]
+
+
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(models[0]() / "x")
+
+
+        @step(name="exp/best")
+        def best() -> StepRef:
+            return default_eval(pair[-1]())
+
+
+        def count():
+            return len(models)
+
+
+        def later():
+            return [make() for make in models[1:]], best(), [make() for make in pair]
+
+
+        @step(name="exp/all")
+        def run_exp():
+            \"\"\"Entry step of exp.\"\"\"
+            for make in models:
+                make()
+            raw()
+            default_eval(models[1]())
+
+
+        if __name__ == "__main__":
+            executor_main(steps=[run_exp()])
+        """,
+    ),
     "an entry keeps what it needs from around it": (
         """
         def main(argv):
@@ -595,7 +645,7 @@ LEFT = {
             "        c = Config(n, this_output_path())\n    return ExecutorStep(n, work, c)\n"
             f"runs = [make('a', 1), default_train('b', 1)]\n{MAIN}"
         ),
-        "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])",
+        f"runs = []\nfor n in 'ab':\n    runs.append(default_train(n, 1))\n{MAIN.replace('runs', 'runs[:1]')}",
         # An entry step that calls the second alone would lose the first.
         f"from experiments.other import model\nruns = [model, default_train('a', 1)]\n{MAIN}",
         f"a, b = default_train('a', 1), 3\ndef f():\n    return a\nruns = [a, default_train('c', 1)]\n{MAIN}",
@@ -770,14 +820,15 @@ def test_names_of_a_module_are_called_where_it_is_read(tmp_path: Path) -> None:
     )
     user = tmp_path / "experiments" / "exp.py"
     user.write_text(
-        "import experiments.steps\nimport experiments.steps as more\nfrom experiments.defaults import default_train\n"
+        "import experiments.steps\nimport experiments.steps as more\n"
+        "from experiments.defaults import default_train\n"
         "from marin.execution.executor import executor_main\n"
-        "model = default_train('m', more.both['tokens'], more.mixture, experiments.steps.alias / 'x', list(more.both))\n"
+        "model = default_train('m', more.both['tokens'], more.mixture, experiments.steps.alias / 'x', len(more.both))\n"
         "if __name__ == '__main__':\n    executor_main(steps=[model, more.raw])\n"
     )
     [_, file] = migrate_files([steps, user])
     assert (
-        "default_train('m', more.both['tokens'](), more.mixture(), experiments.steps.alias() / 'x', list(more.both))"
+        "default_train('m', more.both['tokens'](), more.mixture(), experiments.steps.alias() / 'x', len(more.both))"
         in file.text
     )
     assert "    more.raw()\n" in file.text

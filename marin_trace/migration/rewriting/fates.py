@@ -4,7 +4,7 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import final
+from typing import Final, final
 
 from marin_trace.migration.rewriting.lines import Line
 
@@ -16,7 +16,15 @@ class Fate(StrEnum):
     FUNCTION = "a function that its readers call"
     BUILDER = "a function that several statements build it in"
     MAKERS = "a mapping of functions, of which each reader calls those that it wants"
+    LISTED = "a list of such functions"
     LEFT = "what it was"
+
+
+HOLDS_MAKERS: Final = frozenset({Fate.MAKERS, Fate.LISTED})
+"""What holds functions, of which readers call some or all."""
+
+SEEN_OUTSIDE: Final = HOLDS_MAKERS | {Fate.FUNCTION, Fate.BUILDER}
+"""What readers in other modules write otherwise."""
 
 
 @final
@@ -60,12 +68,12 @@ class HoistPlan:
         return {name for name, fate in self.fates.items() if fate in (Fate.FUNCTION, Fate.BUILDER)}
 
     def partial_makers(self) -> set[str]:
-        """The names that are mappings of functions already, or become that."""
-        return self.makers() | {name for name, fate in self.imported.items() if fate is Fate.MAKERS}
+        """The names that hold functions already, or become that."""
+        return self.makers() | {name for name, fate in self.imported.items() if fate in HOLDS_MAKERS}
 
     def makers(self) -> set[str]:
-        """The names that become mappings of functions."""
-        return {name for name, fate in self.fates.items() if fate is Fate.MAKERS}
+        """The names that come to hold functions."""
+        return {name for name, fate in self.fates.items() if fate in HOLDS_MAKERS}
 
 
 @final

@@ -127,7 +127,7 @@ class _Hoisting(LinesTransformer):
         span = self._document.span(original)
         if span in self._calls and isinstance(original, cst.Name | cst.Attribute):
             updated = cst.Call(updated)
-        elif span in self._uses and not (isinstance(original, cst.Name) and self._uses[span] is not Use.ALL):
+        elif span in self._uses and not (isinstance(original, cst.Name) and self._uses[span] is Use.ITEM):
             updated = used(updated, self._uses[span])
         if span in self._emitted_spans:
             self._emitted[span] = updated

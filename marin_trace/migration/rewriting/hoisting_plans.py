@@ -16,7 +16,7 @@ from marin_trace.migration.inference import is_own_output, kind_of
 from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
 from marin_trace.migration.rewriting.changes import names_changed_after
-from marin_trace.migration.rewriting.fates import Entry, Fate, HoistPlan, Surroundings
+from marin_trace.migration.rewriting.fates import SEEN_OUTSIDE, Entry, Fate, HoistPlan, Surroundings
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.lines import (
     DEFINITIONS,
@@ -73,7 +73,7 @@ def imported_fates(module: Module, surroundings: Surroundings) -> dict[str, Fate
     for name, bindings in module.root.bindings.items():
         for binding in bindings:
             fate = _imported_fate(binding, module, surroundings) if isinstance(binding, Imported) else None
-            if fate is Fate.FUNCTION or fate is Fate.BUILDER or fate is Fate.MAKERS:
+            if fate is not None and fate in SEEN_OUTSIDE:
                 fates[name] = fate
     return fates
 
@@ -86,7 +86,7 @@ def attribute_fates(module: Module, surroundings: Surroundings) -> dict[ast.Attr
         if qualified is not None and "." in qualified:
             source, _, name = qualified.rpartition(".")
             fate = _imported_fate(Imported(source, name), module, surroundings)
-            if fate is Fate.FUNCTION or fate is Fate.BUILDER or fate is Fate.MAKERS:
+            if fate is not None and fate in SEEN_OUTSIDE:
                 fates[node] = fate
     return fates
 
@@ -242,8 +242,10 @@ def _simple_fate(name: str, node: ast.stmt, plan: HoistPlan, module: Module) -> 
         return Fate.FUNCTION
     if isinstance(value, ast.Dict | ast.DictComp):
         return Fate.MAKERS if is_makeable(value, plan) else Fate.LEFT
-    is_several = isinstance(value, ast.List | ast.Tuple | ast.ListComp)
-    return Fate.LEFT if is_several or kind_of(value, module) in (Kind.REFS, Kind.MAPPING) else Fate.FUNCTION
+    if isinstance(value, ast.List | ast.ListComp):
+        return Fate.LISTED if _is_listable(value, plan) else Fate.LEFT
+    is_several = isinstance(value, ast.Tuple) or kind_of(value, module) in (Kind.REFS, Kind.MAPPING)
+    return Fate.LEFT if is_several else Fate.FUNCTION
 
 
 def is_makeable(value: ast.Dict | ast.DictComp, plan: HoistPlan) -> bool:
@@ -256,6 +258,15 @@ def is_makeable(value: ast.Dict | ast.DictComp, plan: HoistPlan) -> bool:
     [generator] = value.generators
     is_plain = not _depends(generator.iter, plan) or mapping_of_makers(generator.iter, plan) is not None
     return is_plain and not any(_depends(part, plan) for part in (value.key, *generator.ifs))
+
+
+def _is_listable(value: ast.List | ast.ListComp, plan: HoistPlan) -> bool:
+    """Whether a list can hold functions that make its items, without making any when the module is imported."""
+    if isinstance(value, ast.List):
+        return not any(isinstance(item, ast.Starred) for item in value.elts)
+    [generator, *others] = value.generators
+    early = (generator.iter, *generator.ifs)
+    return not others and not generator.is_async and not any(_depends(part, plan) for part in early)
 
 
 def mapping_of_makers(iterable: ast.expr, plan: HoistPlan) -> str | None:

@@ -6,7 +6,7 @@ import itertools
 from marin_trace.migration.inference import calls_steps, makes_older_steps
 from marin_trace.migration.module import Module
 from marin_trace.migration.rewriting.changes import MUTATORS
-from marin_trace.migration.rewriting.fates import Entry, Fate, HoistPlan
+from marin_trace.migration.rewriting.fates import HOLDS_MAKERS, SEEN_OUTSIDE, Entry, Fate, HoistPlan
 from marin_trace.migration.rewriting.lines import DEFINITIONS, own_reads
 from marin_trace.migration.scopes import Assigned, Element, Imported
 
@@ -114,7 +114,7 @@ def emitted_steps(steps: ast.expr, plan: HoistPlan, module: Module) -> list[ast.
         case ast.Call() if calls_steps(steps, module) and not makes_older_steps(steps, module):
             return [steps]
         case ast.Subscript(value=ast.Name(id=name)):
-            return [steps] if (plan.fates.get(name) or plan.imported.get(name)) is Fate.MAKERS else None
+            return [steps] if (plan.fates.get(name) or plan.imported.get(name)) in HOLDS_MAKERS else None
         case ast.ListComp(generators=[_]) | ast.GeneratorExp(generators=[_]):
             return _emitted_loop(steps, plan, module)
         case _:
@@ -131,7 +131,7 @@ def _emitted_name(node: ast.Name, name: str, plan: HoistPlan) -> list[ast.expr] 
     fate = plan.fates.get(name) or plan.imported.get(name)
     if fate is Fate.LOCAL:
         return []
-    return [node] if fate in (Fate.FUNCTION, Fate.BUILDER, Fate.MAKERS) else None
+    return [node] if fate in SEEN_OUTSIDE else None
 
 
 def _emitted_loop(node: ast.ListComp | ast.GeneratorExp, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
