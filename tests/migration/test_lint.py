@@ -43,6 +43,7 @@ BAD = {
         "@dataclass\nclass C:\n    out: str = this_output_path()",
         "@dataclass\nclass C:\n    out: str = field(default_factory=this_output_path)",
         "@dataclass\nclass C:\n    out: str = field(default=THIS_OUTPUT_PATH)",
+        "@dataclass\nclass C:\n    out: str = field(default_factory=lambda: this_output_path('x'))",
         "def f(data, out=THIS_OUTPUT_PATH): ...",
         "def f(data, *, out=output()): ...",
     ],

@@ -808,6 +808,52 @@ def test_wiring_gives_a_config_the_path_that_was_its_default(tmp_path: Path) -> 
     assert "Config(data=[], output_path='here', log=output())" in file.text
 
 
+OWN_PATHS = """\
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from marin.execution.executor import OutputName, this_output_path
+T = TypeVar("T")
+
+@dataclass
+class Base(Generic[T]):
+    name: str
+
+@dataclass
+class Config(Base[str]):
+    size: int = 1
+    out: str | OutputName = this_output_path("data")
+    logs: str = field(default_factory=lambda: this_output_path("logs"))
+
+@dataclass
+class Odd:
+    out: str = this_output_path("a" + "b")
+
+class Plain:
+    def __init__(self, out: str = this_output_path()): ...
+
+def path_of(size: int, *, out: str = this_output_path("p")) -> str: ...
+"""
+
+
+def test_own_paths_that_were_defaults_are_given_with_what_comes_below_them(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    library = tmp_path / "experiments" / "lib" / "work.py"
+    library.parent.mkdir(parents=True)
+    library.write_text(OWN_PATHS)
+    wiring = tmp_path / "experiments" / "exp.py"
+    wiring.write_text(
+        "from marin.execution.executor import ExecutorStep\nfrom experiments.lib.work import Config, path_of, work\n\n"
+        "x = ExecutorStep(name='x', fn=work, config=[Config('x', size=3), Config('y', logs='z'), path_of(1)])\n"
+    )
+    [own, file] = migrate_files([library, wiring])
+    assert 'Config(\'x\', size=3, out=output() / "data", logs=output() / "logs")' in file.text
+    assert "Config('y', logs='z', out=output() / \"data\"), path_of(1, out=output() / \"p\")" in file.text
+    assert "    out: str\n    logs: str\n    size: int = 1\n" in own.text
+    assert {finding.code for finding in own.left} == {"MT001", "MT002"}
+    assert 'out: str = this_output_path("a" + "b")' in own.text
+    assert "def __init__(self, out: str = this_output_path()): ..." in own.text
+
+
 def test_names_of_a_module_are_called_where_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("")
     steps = tmp_path / "experiments" / "steps.py"

@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, cast, final
 
@@ -14,6 +14,7 @@ from marin_trace.migration.module import Layer, Module, Span
 from marin_trace.migration.names import ROOT_NAMES
 from marin_trace.migration.rewriting.cst import Document, LinesTransformer, below, called, expression, parenthesised
 from marin_trace.migration.rewriting.imports import LocalNames
+from marin_trace.migration.rewriting.library import UNKNOWN_SUBPATH, own_paths_of, positional_names
 from marin_trace.migration.rules.entry import uncalled_steps
 from marin_trace.migration.rules.layers import own_path_defaults
 from marin_trace.migration.rules.legacy import is_redirection
@@ -104,25 +105,28 @@ def _redirected(node: cst.BaseExpression) -> cst.BaseExpression:
 
 
 def _add_own_paths(call: ast.Call, edits: _Edits) -> None:
-    """Gives a config the own paths that its class has had as defaults."""
+    """Gives a config, or a function, the own paths that it has had as defaults."""
     found = definition(call.func, edits.module)
-    if found is None or not isinstance(found[0], ast.ClassDef) or any(keyword.arg is None for keyword in call.keywords):
+    if found is None or any(keyword.arg is None for keyword in call.keywords):
         return
-    cls, owner = found[0], found[1]
-    fields = [
-        line.target.id for line in cls.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
-    ]
-    own = {name.partition(".")[2] for name, _ in own_path_defaults(owner) if name.startswith(f"{cls.name}.")}
+    fields = positional_names(*found)
+    if fields is None:
+        return
+    own = own_paths_of(*found)
     given = {*fields[: len(call.args)], *(keyword.arg for keyword in call.keywords)}
-    missing = [name for name in fields if name in own - given]
+    missing = {name: subpath for name, subpath in own.items() if name not in given and subpath != UNKNOWN_SUBPATH}
     if missing:
         output = edits.names["output"]
         edits.add(call, lambda node: _with_keywords(cst.ensure_type(node, cst.Call), missing, output))
 
 
-def _with_keywords(call: cst.Call, missing: list[str], output: str) -> cst.Call:
+def _with_keywords(call: cst.Call, missing: Mapping[str, str | None], output: str) -> cst.Call:
     equal = cst.AssignEqual(cst.SimpleWhitespace(""), cst.SimpleWhitespace(""))
-    added = [cst.Arg(called(output), cst.Name(name), equal) for name in missing]
+    added: list[cst.Arg] = []
+    for name, subpath in missing.items():
+        own: cst.BaseExpression = called(output)
+        path = own if subpath is None else below(own, expression(subpath), is_operand=False)
+        added.append(cst.Arg(path, cst.Name(name), equal))
     last = call.args[-1] if call.args else None
     # Where each argument has a line of its own, so have the added ones.
     is_spread = (
@@ -168,7 +172,7 @@ def _edit_type(node: ast.Name | ast.Attribute, name: str, edits: _Edits) -> None
     is_library = module.layer is Layer.LIBRARY
     if is_called or is_pattern or node in edits.told_apart or (is_library and not module.place(node).is_annotation):
         return
-    text = "str" if is_library and name != "OutputName" else edits.names["StepRef"]
+    text = "str" if is_library else edits.names["StepRef"]
     edits.add(whole, lambda _: expression(text))
 
 

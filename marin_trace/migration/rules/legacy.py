@@ -9,7 +9,6 @@ from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Layer, Module
 from marin_trace.migration.names import OLD_PACKAGE, OWN_PATH_NAMES, REFERENCE_NAMES, ROOT_NAMES
 from marin_trace.migration.rules.layers import own_path_defaults
-from marin_trace.migration.scopes import walk_own
 
 _FIX_BY_NAME = {
     "InputName": "StepRef.hardcoded(path), or the ref that calling a step returned",
@@ -55,7 +54,7 @@ def _step_name(call: ast.Call) -> str:
 
 def own_path_markers(module: Module) -> Iterator[Finding]:
     """``this_output_path()`` and ``THIS_OUTPUT_PATH``, other than as the default of a field."""
-    defaults = {id(part) for _, default in own_path_defaults(module) for part in walk_own(default)}
+    defaults = {id(part) for _, default in own_path_defaults(module) for part in ast.walk(default)}
     for node in [*module.nodes(ast.Name), *module.nodes(ast.Attribute)]:
         name = module.framework_name(node)
         if name in OWN_PATH_NAMES and id(node) not in defaults:
