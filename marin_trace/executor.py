@@ -168,7 +168,7 @@ def _hide_own_frames(shown: traceback.TracebackException | None) -> None:
 def _run(steps: Any, flags: ExecutorFlags, description: str | None, *, may_ask: bool = False) -> RunReport:
     with use_prefix(current_prefix() if flags.prefix is None else flags.prefix) as prefix:
         request = request_for(steps, flags, description, prefix=prefix)
-        tell = listener.get()
+        tell = listener()
         if tell is not None:
             tell(request)
             return RunReport((), dry_run=True, run_id="", resolve=request.resolve)

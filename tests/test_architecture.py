@@ -177,6 +177,48 @@ def test_tracing_and_lowering_load_no_engine() -> None:
     assert imported_by_python("from marin_trace import trace, lower").isdisjoint({"fray", "jax", "ray"})
 
 
+IMPORTED_ALONE = """
+import importlib, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name.startswith("marin_trace"):
+            raise
+"""
+"""Imports modules, as far as that takes no installed package."""
+
+
+def oldest_python() -> str:
+    """An interpreter of the oldest version that the package supports; skips where there is none."""
+    for name in ("python3.11", "python3"):
+        # Outside the checkout, which may choose a version for whatever is started in it.
+        found = subprocess.run(
+            ["sh", "-c", f"{name} -c 'import sys; print(sys.executable, *sys.version_info[:2])'"],
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if found.returncode == 0 and found.stdout.split()[1:] == ["3", "11"]:
+            return found.stdout.split()[0]
+    pytest.skip("there is no Python 3.11 here")
+
+
+def test_every_module_can_be_imported_by_the_oldest_python() -> None:
+    files = [path for path in package_files() if path.name != "__init__.py"]
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files]
+    done = subprocess.run(
+        [oldest_python(), "-B", "-c", IMPORTED_ALONE, *names],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def exception_classes() -> list[type[Exception]]:
     found = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
     return [value for value in found if value.__module__ == errors.__name__]

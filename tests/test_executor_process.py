@@ -1,5 +1,6 @@
 """Experiments in processes of their own: exit codes, messages, nothing half-written, and kills at the worst moment."""
 
+import json
 import os
 import re
 import signal
@@ -169,6 +170,17 @@ def test_an_exception_in_a_function_shows_its_traceback_and_the_step(code: Path,
 def test_a_run_that_goes_well_ends_with_0_and_so_does_the_next(code: Path, prefix: str) -> None:
     script = experiment(code, "ref = {'a': text('a'), 'b': [text('b')]}")
     assert [run_script(script, prefix=prefix).returncode for _ in range(2)] == [0, 0]
+
+
+def test_the_record_holds_the_whole_command_line_without_its_secrets(code: Path, prefix: str) -> None:
+    flags = (
+        "@dataclass\nclass Flags:\n    words: str = ''\n    api_key: str = ''\n\nref = text(parse_flags(Flags).words)"
+    )
+    script = experiment(code, flags)
+    run_script(script, "--words", "two", "--api_key", "c4n4ry", "--max_concurrent", 2, prefix=prefix).check_returncode()
+    (record,) = Path(prefix, "experiments").iterdir()
+    argv = json.loads(record.read_text())["provenance"]["argv"]
+    assert argv[1:] == [script.name, "--words", "two", "--api_key", "[redacted]", "--max_concurrent", "2"]
 
 
 def test_running_and_importing_a_script_agree_on_fingerprints(code: Path, prefix: str) -> None:

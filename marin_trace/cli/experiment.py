@@ -8,6 +8,7 @@ calling ``executor_main`` is done.
 import logging
 import os
 import sys
+import threading
 import traceback
 import types
 from collections.abc import Generator, Sequence
@@ -91,7 +92,14 @@ def _run_script(file: str, code: types.CodeType, module: types.ModuleType, reque
     def run() -> None:
         # In a context of its own: what the file sets is gone with it.
         with listening(requests.append), nullcontext() if is_help else redirect_stdout(sys.stderr):
-            exec(code, vars(module))  # noqa: S102 - it is what the user asked for
+            known = set(threading.enumerate())
+            try:
+                exec(code, vars(module))  # noqa: S102 - it is what the user asked for
+            finally:
+                # As at the end of a script: what calls executor_main in a thread must be heard, and run nothing.
+                for thread in set(threading.enumerate()) - known:
+                    if not thread.daemon:
+                        thread.join()
 
     try:
         copy_context().run(run)

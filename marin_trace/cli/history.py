@@ -1,6 +1,7 @@
 """``marin-trace history``: past runs, one of them, or how two differ."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -124,7 +125,7 @@ def _run_facts(run: PastRun) -> Iterable[tuple[str, str]]:
         ("description", run.text("description")),
         ("by", run.by),
         ("commit", f"{run.commit}{' with changes' if run.is_dirty else ''}" if run.commit else None),
-        ("command", " ".join(run.argv)),
+        ("command", shlex.join(run.argv)),
         ("record", run.recorded.path),
     ):
         if text:

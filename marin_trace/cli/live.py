@@ -17,7 +17,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from marin_trace.cli.progress import Progress, Snapshot, duration
+from marin_trace.cli.progress import Progress, Snapshot
+from marin_trace.planning.durations import in_words
 from marin_trace.runtime import step_runner
 from marin_trace.runtime.capture import attempt_log_path
 from marin_trace.runtime.log_records import AttemptLog
@@ -94,13 +95,13 @@ def table_of(snapshot: Snapshot, height: int) -> RenderableType:
     """
     rows = Table(box=None, pad_edge=False, expand=True, show_header=False)
     rows.add_column(no_wrap=True, ratio=3, overflow="ellipsis")
-    rows.add_column(no_wrap=True, justify="right", style="cyan", min_width=8)
+    rows.add_column(no_wrap=True, justify="right", style="cyan", min_width=10)
     rows.add_column(no_wrap=True, ratio=5, overflow="ellipsis", style="dim")
     most = max(3, min(_MOST_ROWS, height // 3))
     for step in snapshot.running[:most]:
         rows.add_row(
             Text(step.name),
-            duration(step.elapsed_s),
+            in_words(step.elapsed_s),
             Text(on_one_line(step.note or last_log_line(step.output_path) or "")),
         )
     parts: list[RenderableType] = [_headline(snapshot), rows]
@@ -113,7 +114,7 @@ def _headline(snapshot: Snapshot) -> RenderableType:
     words = [f"{snapshot.done} of {snapshot.total} steps", f"{len(snapshot.running)} running"]
     words += [f"[red]{snapshot.failed} failed[/red]"] if snapshot.failed else []
     words += [f"{snapshot.skipped} skipped"] if snapshot.skipped else []
-    words += [f"about {duration(snapshot.left_s)} left"] if snapshot.left_s else []
+    words += [f"about {in_words(snapshot.left_s)} left"] if snapshot.left_s else []
     line = Table.grid(padding=(0, 2), expand=False)
     line.add_row(ProgressBar(total=max(1, snapshot.total), completed=snapshot.done, width=20), " · ".join(words))
     return line

@@ -5,15 +5,14 @@ Exit codes: 0 all is well, or done; 1 something was found, or could not be done 
 """
 
 import argparse
+import gc
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from marin_trace.cli import lint, migrate
-from marin_trace.cli.adopt import add_adopt
 from marin_trace.cli.flags import USAGE_ERROR, close_broken_output, told
-from marin_trace.cli.insight import add_insight
-from marin_trace.cli.plan import add_plan
 from marin_trace.cli.tables import print_rows
 from marin_trace.errors import FlagError, MarinTraceError, PrefixError, RunError, StorageError, explain
 from marin_trace.runtime.interrupts import exit_code_of
@@ -28,6 +27,9 @@ _DONE: Final = 0
 _FOUND: Final = 1
 _STORE_ERROR: Final = 3
 _OUTPUT_CLOSED: Final = 141
+_UPKEEP: Final = ("verify", "gc", "cancel", "unlock", "lint", "migrate")
+_WITH_MODULES: Final = ("plan", "status", "why", "logs", "history", "graph", "path", "adopt")
+"""The commands that have a module each, `marin_trace.cli.NAME`, which is loaded when it is called or to tell of it."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         given = list(sys.argv[1:] if argv is None else argv)
         split = given.index("--") if "--" in given else len(given)
         known = argparse.Namespace(is_own_process=argv is None, after_dashes=given[split + 1 :])
-        options = _parser().parse_args(given[:split], known)
+        options = _parser(given[0] if given else "").parse_args(given[:split], known)
         command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except (PrefixError, FlagError) as error:
@@ -58,9 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _OUTPUT_CLOSED
     finally:
         close_broken_output()
+        if argv is None:
+            # The process ends, and the system frees a graph of 10,000 steps sooner than a last look for cycles.
+            gc.freeze()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(called: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="marin-trace", description="What can be done to outputs from outside a run.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -76,14 +81,22 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
-    add_plan(add)
-    add_insight(add)
-    add_adopt(add)
+    if called not in _UPKEEP:
+        for name in (called,) if called in _WITH_MODULES else _WITH_MODULES:
+            module = importlib.import_module(f"marin_trace.cli.{name}")
+            add_command: Callable[..., None] = getattr(module, f"add_{name}")
+            add_command(add)
+    if called not in _WITH_MODULES:
+        _add_upkeep(add)
+    return parser
+
+
+def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
     verify = add("verify", _verify, "Compare finished outputs with what was committed; 1 if any differs.")
     verify.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
-    gc = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")
-    gc.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
-    gc.add_argument("--delete", action="store_true", help="delete what is listed")
+    garbage = add("gc", _gc, "List what can be deleted. Deletes nothing without --delete, and never a finished output.")
+    garbage.add_argument("path", nargs="*", help="outputs, or directories of outputs (default: the prefix)")
+    garbage.add_argument("--delete", action="store_true", help="delete what is listed")
     cancel = add("cancel", _cancel, "Ask whoever builds an output to stop; 1 if nobody does.")
     cancel.add_argument("output", help="the output path")
     cancel.add_argument("--why", default="no reason given", help="a sentence for the attempt's log")
@@ -92,7 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     unlocking.add_argument("--yes", action="store_true", help="seal it: its owner can no longer commit")
     lint.add_arguments(add("lint", lint.lint, lint.SUMMARY))
     migrate.add_arguments(add("migrate", migrate.migrate, migrate.SUMMARY))
-    return parser
 
 
 def _verify(options: argparse.Namespace) -> int:

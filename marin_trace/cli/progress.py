@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final, final
 
+from marin_trace.planning.durations import in_words
 from marin_trace.runtime.report import OutcomeKind, StepOutcome
 from marin_trace.runtime.run_history import list_runs, read_runs
 from marin_trace.runtime.run_plan import RunnableStep, RunPlan
 from marin_trace.runtime.step_runner import EventKind, RunEvent
 
-__all__ = ["Progress", "RunningStep", "Snapshot", "duration", "usual_seconds"]
+__all__ = ["Progress", "RunningStep", "Snapshot", "usual_seconds"]
 
 _RUNS_LOOKED_AT: Final = 3
 _SLOWEST: Final = 3
@@ -129,8 +130,8 @@ class Progress:
         with self._lock:
             seconds = self._clock() - self._started_at
             counts = ", ".join(f"{count} {kind.value}" for kind, count in self._outcomes.items())
-            slowest = [f"{step.name} {duration(step.seconds)}" for step in self._slowest]
-        lines = [f"{self._total} steps in {duration(seconds)}: {counts}"]
+            slowest = [f"{step.name} {in_words(step.seconds)}" for step in self._slowest]
+        lines = [f"{self._total} step{'' if self._total == 1 else 's'} in {in_words(seconds)}: {counts}"]
         return "\n".join([*lines, *([f"longest: {', '.join(slowest)}"] if len(slowest) > 1 else [])])
 
     def _left_s(self, now: float) -> float | None:
@@ -154,16 +155,6 @@ class Progress:
             return known
         ended = self._ended_s.get(step.template) if step.template is not None else None
         return sum(ended) / len(ended) if ended else None
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: ``4.2 s``, ``3 m 05 s``, ``2 h 10 m``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} m {rest:02} s"
-    return f"{minutes // 60} h {minutes % 60:02} m"
 
 
 def usual_seconds(directory: str, experiment: str | None, steps: Mapping[str, RunnableStep]) -> dict[str, float]:

@@ -7,9 +7,8 @@ of running it.
 import dataclasses
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
 
 from marin_trace.cli.flags import ExecutorFlags
 from marin_trace.errors import (
@@ -144,18 +143,22 @@ class RunRequest:
         return spec
 
 
-listener: ContextVar[Callable[[RunRequest], None] | None] = ContextVar("marin_trace_request_listener", default=None)
-"""Who is told of a request instead of its being run."""
+_listeners: Final[list[Callable[[RunRequest], None]]] = []
+
+
+def listener() -> Callable[[RunRequest], None] | None:
+    """Who is told of a request instead of its being run."""
+    return _listeners[-1] if _listeners else None
 
 
 @contextmanager
 def listening(tell: Callable[[RunRequest], None]) -> Generator[None, None, None]:
-    """Within the block, in this context, ``executor_main`` runs nothing and tells what it was asked for."""
-    token = listener.set(tell)
+    """Within the block ``executor_main`` runs nothing, in whatever thread, and tells what it was asked for."""
+    _listeners.append(tell)
     try:
         yield
     finally:
-        listener.reset(token)
+        _listeners.remove(tell)
 
 
 def request_for(steps: Any, flags: ExecutorFlags, description: str | None, *, prefix: str) -> RunRequest:

@@ -50,8 +50,9 @@ def recipe_parts(node: Node, name_with_hash_of: NameWithHash) -> dict[str, str]:
     """What the fingerprint of a step is made of: readable text by config path, in the order of the calls.
 
     Paths begin at the function's parameters (``config.tokenizer``); with several calls in the body, at the function's
-    name (``train.config.lr``, the second ``train`` as ``train#2``). Values are Python literals, so that ``1`` and
-    ``'1'`` differ.
+    name (``train.config.lr``, the second ``train`` as ``train#2``). What is the step's own has the paths ``name``,
+    ``version``, ``function`` and ``returns``; where a parameter is called so, ``@step(name)`` and the like. Values are
+    Python literals, so that ``1`` and ``'1'`` differ.
 
     Args:
         node: The step.
@@ -59,13 +60,17 @@ def recipe_parts(node: Node, name_with_hash_of: NameWithHash) -> dict[str, str]:
     """
     if node.foreign is not None:
         return dict(node.foreign.parts)
-    parts = {"name": node.name}
+    calls = _labelled_calls(node)
+    # Of a single call, parameters have paths without a label, and may be called as what is the step's own.
+    taken = frozenset(calls[0][1].arguments.plan.names if len(calls) == 1 else ())
+    own = {name: f"@step({name})" if name in taken else name for name in ("name", "version", "function", "returns")}
+    parts = {own["name"]: node.name}
     if node.options.version is not None:
-        parts["version"] = repr(node.options.version)
-    for label, call in _labelled_calls(node):
-        parts[f"{label}()" if label else "function"] = call.function.identity
+        parts[own["version"]] = repr(node.options.version)
+    for label, call in calls:
+        parts[f"{label}()" if label else own["function"]] = call.function.identity
         _add_parts(call.arguments, label, parts, name_with_hash_of)
-    _add_parts(node.returned, "returns", parts, name_with_hash_of)
+    _add_parts(node.returned, own["returns"], parts, name_with_hash_of)
     return parts
 
 

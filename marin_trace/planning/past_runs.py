@@ -5,6 +5,7 @@ when it ends; one that goes on, or was killed, has none.
 """
 
 import enum
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ class PastRun:
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """The command line that the run read."""
+        """The command line of the run's process; of an older record what `parse_flags` had left of it."""
         argv = self._provenance.get("argv")
         return tuple(map(str, cast("list[object]", argv))) if isinstance(argv, list) else ()
 
@@ -314,7 +315,7 @@ def _facts(run: PastRun) -> dict[str, str]:
         "description": run.text("description"),
         "by": run.by,
         "commit": f"{run.commit}{' with changes' if run.is_dirty else ''}" if run.commit else None,
-        "command": " ".join(run.argv) or None,
+        "command": shlex.join(run.argv) or None,
         "python": run.provenance_fact("python"),
         "forced": ", ".join(_mapping(run.facts.get("forced"))) or None,
         **{f"packages.{name}": version for name, version in sorted(run.packages.items())},

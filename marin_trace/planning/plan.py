@@ -3,7 +3,6 @@
 import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final, final
 
 from marin_trace.ir.graph import Graph, Group, Node, Scope
@@ -113,15 +112,12 @@ class Plan:
         return {step.output_path: step for step in self.steps}
 
 
-_NOBODY: Mapping[str, None] = MappingProxyType({})
-
-
 @final
 @dataclass(frozen=True, slots=True)
 class Reasons:
     """What is known beyond the statuses, each by output path."""
 
-    forced_through: Mapping[str, str | None] = field(default=_NOBODY)
+    forced_through: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     """For outputs that are forced because they read a forced one: the name of that step."""
     explanations: Mapping[str, Explanation] = field(default_factory=dict[str, Explanation])
     gone: Collection[str] = frozenset()

@@ -56,6 +56,8 @@ _SELF_KILL_DELAY: Final = 0.05
 """Of the lease: how much longer than the keeper this process waits before it kills itself."""
 _OPENING_LIMIT_S: Final = 60.0
 """For how long a keeper may take to import what an object store takes: it is half a second on a quiet machine."""
+_RESTART_DELAY_S: Final = 1.0
+"""After which a keeper that could not be started in the place of another is tried again."""
 _EXIT_LIMIT_S: Final = 1.0
 """For how long a keeper that keeps nothing may take to exit before it is killed."""
 _KERNEL_MODULE: Final = "ipykernel"
@@ -213,11 +215,10 @@ class _Watch:
                 self._tell({"forget": attempt})
 
     def _start(self) -> None:
-        process, self._prepared = self._prepared or _spawned(), None
-        assert process.stdout is not None
-        if not process.stdout.readline().startswith(b'{"ready"'):
-            process.kill()
-            process.wait()
+        prepared, self._prepared = self._prepared, None
+        # What was prepared may have been killed since.
+        process = prepared if prepared is not None and _answers(prepared) else _spawned()
+        if process is not prepared and not _answers(process):
             raise StorageError(explain("the lease keeper could not be started: nothing was claimed"))
         self._process = process
         for store in self._stores.values():
@@ -249,6 +250,10 @@ class _Watch:
                     self._learn(json.loads(line))
                 if not read:
                     self._replace(process)
+            elif process is None:
+                with self._lock:
+                    if self._process is None and self._is_needed() and not self.is_over:
+                        self._start_again()
             self._look_at_clocks()
 
     def _replace(self, process: "subprocess.Popen[bytes]") -> None:
@@ -257,9 +262,20 @@ class _Watch:
                 return
             process.communicate()
             self._process = None
-            if self._leases:
+            if self._is_needed():
                 logger.warning(f"the lease keeper (process {process.pid}) died: another is started")
-                self._start()
+                self._start_again()
+
+    def _is_needed(self) -> bool:
+        """Whether a claim is held, or a step waits for a keeper that can reach its store before it claims."""
+        return bool(self._leases) or not all(store.is_open.is_set() for store in self._stores.values())
+
+    def _start_again(self) -> None:
+        """Starts a keeper where another died; that it cannot be done now is told, and tried again before long."""
+        try:
+            self._start()
+        except (OSError, StorageError) as error:
+            logger.error(f"no lease keeper could be started, it is tried again: {error}")  # noqa: TRY400
 
     def _learn(self, message: dict[str, Any]) -> None:
         match message:
@@ -287,6 +303,8 @@ class _Watch:
     def _next_look(self) -> float | None:
         now = boottime()
         self._sleeps_until = min((lease.due() for lease in list(self._leases.values())), default=float("inf"))
+        if self._process is None and self._is_needed():
+            self._sleeps_until = min(self._sleeps_until, now + _RESTART_DELAY_S)
         return max(0.0, self._sleeps_until - now) if self._sleeps_until < float("inf") else None
 
     def _look_at_clocks(self) -> None:
@@ -364,6 +382,16 @@ def _spawned() -> "subprocess.Popen[bytes]":
         start_new_session=True,
         pass_fds=(liveness_descriptor(),),
     )
+
+
+def _answers(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a keeper has started; one that has not is gone afterwards."""
+    assert process.stdout is not None
+    if process.stdout.readline().startswith(b'{"ready"'):
+        return True
+    process.kill()
+    process.communicate()
+    return False
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

@@ -33,6 +33,7 @@ class Provenance:
     pid: int
     working_directory: str
     argv: tuple[str, ...]
+    """As the process was started: `parse_flags` takes an experiment's own flags out of ``sys.argv``."""
     python: str
     platform: str
     packages: tuple[tuple[str, str], ...] = ()
@@ -55,7 +56,7 @@ def current_provenance() -> Provenance:
         host=socket.gethostname(),
         pid=os.getpid(),
         working_directory=os.getcwd(),
-        argv=tuple(redact_arguments(sys.argv)),
+        argv=tuple(redact_arguments(sys.orig_argv)),
         python=platform.python_version(),
         platform=f"{sys.platform}-{platform.machine()}",
         packages=_installed_packages(),

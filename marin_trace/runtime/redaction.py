@@ -12,6 +12,10 @@ __all__ = ["is_secret_name", "redact", "redact_arguments", "redact_parts"]
 _NUMBERED_NAMES: Final = frozenset({"token"})
 """What also names something that is no secret, and a number: ``token: 50256`` is an entry of a vocabulary."""
 
+_PLAIN: Final = frozenset({type(None), bool, int, float})
+_SHORT: Final = 200
+_redact_short: Final = functools.lru_cache(maxsize=4096)(redact_text)
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _NOTHING = re.compile(r"None|True|False")
 _NUMBER = re.compile(r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?")
@@ -25,11 +29,12 @@ def is_secret_name(name: str) -> bool:
 
 def redact(value: Any) -> Any:
     """A JSON value without its secrets: a copy, with the same keys."""
+    # Most of a record are plain scalars and texts that came before; asking what is a mapping takes longer than those.
+    if type(value) in _PLAIN:
+        return value
     match value:
         case str():
-            return redact_text(value)
-        case None | bool() | int() | float():  # most of a record: not to be asked whether it is a mapping
-            return value
+            return redact_text(value) if len(value) > _SHORT else _redact_short(value)
         case Mapping():
             entries = cast("Mapping[str, Any]", value).items()
             return {

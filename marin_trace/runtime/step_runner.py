@@ -184,8 +184,8 @@ class StepRunner:
             raise
         finally:
             run.pool.shutdown(wait=not run.in_flight)
-        failed = run.failures()
         outcomes = run.ordered_outcomes()
+        failed = [outcome for outcome in outcomes if outcome.kind is OutcomeKind.FAILED]
         path = record.write("failed" if failed else "succeeded", outcomes, self._clock() - began)
         report = self._report(outcomes, run.options, record_path=path, seconds=self._clock() - began)
         logger.info(f"run {run.options.run_id}: {report}")
@@ -325,10 +325,6 @@ class _Run:
     def _is_own_process(self, path: str) -> bool:
         running = self.in_flight[path]
         return self._lanes[path] == _LOCAL and running.future is not None and not self.pool.owns(running.future)
-
-    def failures(self) -> list[StepOutcome]:
-        """The failed steps, in the order of the plan."""
-        return [outcome for outcome in self.ordered_outcomes() if outcome.kind is OutcomeKind.FAILED]
 
     def ordered_outcomes(self) -> list[StepOutcome]:
         """What became of each step, dependencies first."""

@@ -53,7 +53,7 @@ def parsed_json(content: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     """
     text = content.decode("utf-8", "surrogatepass") if isinstance(content, bytes) else content
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+        value = _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError(f"it is nested more than {max_depth} deep") from error
     if text.count("{") + text.count("[") > max_depth and is_deeper(value, max_depth):
@@ -89,13 +89,16 @@ def read_regular_file(path: str, limit: int) -> bytes:
         if not stat.S_ISREG(facts.st_mode):
             raise ControlFileError(explain(f"cannot read {path}: it is no regular file"))
         check_size(path, facts.st_size, limit)
+        chunk_size = max(_CHUNK, min(facts.st_size, _LARGEST_CHUNK))
         chunks: list[bytes] = []
         size = 0
-        while chunk := os.read(descriptor, max(_CHUNK, min(facts.st_size, _LARGEST_CHUNK))):
+        while chunk := os.read(descriptor, chunk_size):
             chunks.append(chunk)
             size += len(chunk)
-            # It may grow while it is read, and files of the kernel do not tell their size.
             check_size(path, size, limit)
+            # It may grow while it is read, and files of the kernel do not tell their size.
+            if size == facts.st_size < chunk_size:
+                break
     finally:
         os.close(descriptor)
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
@@ -133,3 +136,6 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)

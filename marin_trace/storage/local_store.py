@@ -17,6 +17,8 @@ from marin_trace.storage.bounded import LARGEST_CONTROL_FILE, read_regular_file
 __all__ = ["LocalControlStore"]
 
 _TEMPORARY = ".tmp-"
+_LOG = ".executor"
+"""The directory of an output's attempt log."""
 _CHUNK = 1 << 16
 _UNAVAILABLE = frozenset({errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT})
 """What a network file system says while its server is away or has moved the file."""
@@ -106,12 +108,14 @@ class LocalControlStore:
 
     def _write_temporary(self, target: str, content: bytes, *, durable: bool) -> str:
         directory = target.rpartition("/")[0]
-        temporary = f"{directory}/{_TEMPORARY}{os.getpid()}-{self._token}-{next(self._counter)}"
+        # Who is killed at this leaves it where it is no part of the data, and where it is looked for.
+        place = f"{directory}/{_LOG}" if os.path.isdir(f"{directory}/{_LOG}") else directory
+        temporary = f"{place}/{_TEMPORARY}{os.getpid()}-{self._token}-{next(self._counter)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             descriptor = os.open(temporary, flags, 0o666)
         except FileNotFoundError:
-            os.makedirs(directory, exist_ok=True)
+            os.makedirs(place, exist_ok=True)
             descriptor = os.open(temporary, flags, 0o666)
         try:
             _write_all(descriptor, content)

@@ -1,6 +1,7 @@
 """A prefix in which an experiment was run, for commands that only look; and how their output is compared."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,7 @@ class Site:
     def told(self, text: str) -> str:
         """What a command printed, without what differs between two runs of the tests."""
         text = text.replace(self.prefix, "PREFIX").replace(str(self.script.parent), "HERE")
+        text = text.replace(sys.executable, "PYTHON")
         text = re.sub(r"(?<=-)[0-9a-f]{8}\b", "HASH", text)
         text = re.sub(r"\d{8}-\d{6}-[0-9a-f]{9}", "RUN", text)
         text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "MOMENT", text)

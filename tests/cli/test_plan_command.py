@@ -209,6 +209,18 @@ def test_a_failing_file_shows_its_own_lines_only(tmp_path: Path, capsys: pytest.
     assert "cli/experiment" not in shown
 
 
+def test_a_file_that_calls_executor_main_in_a_thread_is_planned_and_runs_nothing(
+    tmp_path: Path, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"import threading\nimport time\n{EXPERIMENT}".replace(
+        "    main()\n", "    threading.Thread(target=lambda: (time.sleep(0.1), main())).start()\n"
+    )
+    code, shown = planned(capsys, write_script(tmp_path, text))
+    assert code == 0
+    assert "4 steps: 4 would run" in shown
+    assert list(Path(prefix).iterdir()) == []
+
+
 def test_a_file_that_wants_results_is_planned_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

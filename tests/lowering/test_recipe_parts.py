@@ -75,6 +75,22 @@ def test_calls_of_a_larger_body_are_told_apart() -> None:
     assert (seen["write#2.path"], seen["returns"]) == ("result 1['n']", "result 2['m']")
 
 
+def test_parameters_that_are_called_as_what_is_the_steps_own_are_told_apart() -> None:
+    def fetch(name: str, version: int, function: str, returns: str) -> int: ...
+
+    seen = parts(lambda: deferred(fetch, identity="fetch")("words", 2, "f", "r"), version="2024")
+    assert seen == {
+        "@step(name)": "one",
+        "@step(version)": "'2024'",
+        "@step(function)": "fetch",
+        "name": "'words'",
+        "version": "2",
+        "function": "'f'",
+        "returns": "'r'",
+        "@step(returns)": "result 1",
+    }
+
+
 def test_the_version_is_shown() -> None:
     assert parts(lambda: deferred(write)("a"), version="2024")["version"] == "'2024'"
 

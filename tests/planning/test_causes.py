@@ -182,7 +182,7 @@ def test_a_renamed_step_is_compared_with_what_was_there_before(built: Project) -
     built.edit('RAW = "docs"', 'RAW = "documents"')
     plan = built.plan()
     assert causes(plan) == {"raw/documents": "raw/documents"} | dict.fromkeys(BELOW, "raw/documents")
-    assert changes(plan["raw/documents"]) == ["name: 'docs' → 'documents'"]
+    assert changes(plan["raw/documents"]) == ["@step(name): raw/docs → raw/documents", "name: 'docs' → 'documents'"]
 
 
 def test_a_step_that_is_new_has_no_cause(built: Project) -> None:

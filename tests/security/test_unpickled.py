@@ -61,6 +61,7 @@ EXECUTES = {"pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib", "imp
 MAY_EXECUTE = {
     "marin_trace/__init__.py": {"importlib"},
     "marin_trace/cli/experiment.py": {"compile", "exec", "importlib"},
+    "marin_trace/cli/main.py": {"importlib"},
     "marin_trace/cli/migrate.py": {"importlib"},
     "marin_trace/legacy/__init__.py": {"importlib"},
     "marin_trace/planning/plan_json.py": {"importlib"},
@@ -77,8 +78,8 @@ MAY_EXECUTE = {
     "marin_trace/workers/ray_gang.py": {"importlib"},
     "marin_trace/workers/ray_job.py": {"pickle", "importlib"},
 }
-"""The payloads of jobs, from launcher to job and back; an experiment that the user names; lazy names of this package;
-and whether pip, Ray, fray and libcst are here."""
+"""The payloads of jobs, from launcher to job and back; an experiment that the user names; lazy names and
+commands of this package; and whether pip, Ray, fray and libcst are here."""
 
 
 def executing_names(source: str) -> set[str]:

@@ -71,3 +71,18 @@ def test_only_what_must_be_durable_is_synced(tmp_path: Path, monkeypatch: pytest
     assert synced == []
     store.put_if_absent(f"{tmp_path}/end", b"", durable=True)
     assert len(synced) == 2
+
+
+def test_what_a_killed_writer_leaves_lies_with_the_log_and_not_among_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*paths: str) -> None:
+        raise SystemExit
+
+    (tmp_path / ".executor").mkdir()
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(SystemExit):
+        control_store_for(str(tmp_path)).put(f"{tmp_path}/.executor_status", b"SUCCESS")
+    assert [path.name for path in tmp_path.iterdir()] == [".executor"]
+    (left,) = (tmp_path / ".executor").iterdir()
+    assert left.name.startswith(".tmp-")
