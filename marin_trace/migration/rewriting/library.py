@@ -92,7 +92,26 @@ def _has_no_defaults(base: ast.expr, module: Module) -> bool:
 def _class_of(base: ast.expr, module: Module) -> tuple[ast.ClassDef, Module] | None:
     """The class that a base is, its type arguments left out."""
     found = definition(base.value if isinstance(base, ast.Subscript) else base, module)
-    return (found[0], found[1]) if found is not None and isinstance(found[0], ast.ClassDef) else None
+    if found is None or not isinstance(found[0], ast.ClassDef):
+        return None
+    # Read in a circle it would be its own base.
+    return None if _is_its_own_base(found[0], found[1]) else (found[0], found[1])
+
+
+def _is_its_own_base(cls: ast.ClassDef, module: Module) -> bool:
+    pending, seen = [(cls, module)], set[ast.ClassDef]()
+    while pending:
+        current, owner = pending.pop()
+        for base in current.bases:
+            found = definition(base.value if isinstance(base, ast.Subscript) else base, owner)
+            if found is None or not isinstance(found[0], ast.ClassDef):
+                continue
+            if found[0] is cls:
+                return True
+            if found[0] not in seen:
+                seen.add(found[0])
+                pending.append((found[0], found[1]))
+    return False
 
 
 def _inherited_fields(node: ast.ClassDef, module: Module) -> list[str] | None:
@@ -115,7 +134,10 @@ def positional_names(node: FunctionNode | ast.ClassDef, module: Module) -> list[
         return [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
     inherited = _inherited_fields(node, module)
     own = [
-        line.target.id for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        line.target.id
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        if "ClassVar" not in ast.unparse(line.annotation)
     ]
     return None if inherited is None else [*inherited, *(name for name in own if name not in inherited)]
 
