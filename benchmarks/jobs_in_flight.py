@@ -51,6 +51,14 @@ def waiting_step(number: int, word: str) -> Any:
     return deferred(wait_for_word, identity="benchmarks:wait_for_word")(output(), word)
 
 
+@step(name="waiting")
+def waiting_steps(count: int, share: float, word: str) -> None:
+    """All of them."""
+    placed = waiting_step.with_options(resources=ResourceConfig.with_cpu(share, ram="1g"))
+    for number in range(count):
+        placed(number, word)
+
+
 class Usage:
     """What a process takes at this moment."""
 
@@ -69,9 +77,8 @@ def launch(count: int, share: float, prefix: str, cluster: str) -> None:
         setattr(LocalControlStore, name, counting(getattr(LocalControlStore, name), name, asked))
     count_questions_to(cluster, asked, submitted)
     threading.Thread(target=watch, args=(count, submitted, asked), daemon=True).start()
-    placed = waiting_step.with_options(resources=ResourceConfig.with_cpu(share, ram="1g"))
     flags = ["--prefix", prefix, "--cluster", cluster, "--max_jobs", str(count)]
-    executor_main(steps=[placed(number, f"{prefix}/word") for number in range(count)], argv=flags)
+    executor_main(steps=[waiting_steps(count, share, f"{prefix}/word")], argv=flags)
 
 
 def counting(method: Callable[..., Any], name: str, asked: Counter[str]) -> Callable[..., Any]:
