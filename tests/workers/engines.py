@@ -55,10 +55,10 @@ def require_module(module: str, distribution: str) -> None:
         skip_engine(f"{distribution} is not installed")
 
 
-def ended(handle: JobHandle) -> JobStatus:
+def ended(handle: JobHandle, patience_s: float = PATIENCE_S) -> JobStatus:
     """The status of a job once it has ended."""
-    status = handle.wait(PATIENCE_S)
-    assert status.is_over, f"{handle.job_id} is {status} after {PATIENCE_S:g} s:\n{handle.logs()}"
+    status = handle.wait(patience_s)
+    assert status.is_over, f"{handle.job_id} is {status} after {patience_s:g} s:\n{handle.logs()}"
     return status
 
 
