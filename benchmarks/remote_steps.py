@@ -1,13 +1,14 @@
 """What a step costs that runs as a job, beside what its engine itself takes for a process.
 
-    python benchmarks/remote_steps.py              # 20 of each, twice
-    python benchmarks/remote_steps.py --count 500
+    python -m benchmarks.remote_steps              # 20 of each, twice
+    python -m benchmarks.remote_steps --count 500 --engines ray
 
 For each engine that is installed, in turn and as often as there are rounds, the least counts: *bare*, what the engine
 takes to start a process, hear of its end and let it go (locally an interpreter that does nothing; on Ray a detached
-actor with a name, since nothing less outlives its launcher); *jobs*, the same number of empty jobs of our client; and
-*steps*, a run of that many steps with resources, claimed, committed and recorded. Ray is started here, on loopback,
-with as many cores as this machine has; its warm tasks, which share processes, are shown for comparison.
+actor with a name, since nothing less outlives its launcher; on Iris a job of marin-fray's); *jobs*, the same number of
+empty jobs of our client; and *steps*, a run of that many steps with resources, claimed, committed and recorded. Ray and
+an Iris controller with its workers are started here, on loopback, with room for as many jobs at a time as this machine
+has cores; Ray's warm tasks, which share processes, are shown for comparison.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from marin_trace import ResourceConfig, deferred, executor_main, output, step
@@ -30,34 +32,36 @@ from marin_trace.workers.local import LocalClient
 from marin_trace.workers.machine import usable_cores
 
 ONE_CORE = ResourceConfig.with_cpu(1)
+ENGINES = ("local", "ray", "fray")
 
 
 def nothing(path: str) -> None:
     """The body of a step that has none."""
 
 
-@step(name="step-{number}", resources=ONE_CORE)
+@step(name="step-{number}")
 def empty_step(number: int) -> Any:
     """One of many."""
     return deferred(nothing, identity="benchmarks:nothing")(output())
 
 
 @step(name="empty")
-def empty_steps(count: int) -> None:
-    """So many that need nothing of each other."""
+def empty_steps(count: int, resources: ResourceConfig) -> None:
+    """All of them."""
+    placed = empty_step.with_options(resources=resources)
     for number in range(count):
-        empty_step(number)
+        placed(number)
 
 
-def run_steps(client: JobClient, count: int) -> None:
+def run_steps(client: JobClient, count: int, resources: ResourceConfig = ONE_CORE) -> None:
     """A run of steps that are all to be built."""
     with tempfile.TemporaryDirectory() as prefix, use_client(client):
-        executor_main(steps=[empty_steps(count)], argv=["--prefix", prefix])
+        executor_main(steps=[empty_steps(count, resources)], argv=["--prefix", prefix])
 
 
-def run_job(client: JobClient) -> None:
+def run_job(client: JobClient, resources: ResourceConfig = ONE_CORE) -> None:
     """One empty job, awaited."""
-    handle = client.submit(JobRequest(job_name("bench"), int, resources=ONE_CORE))
+    handle = client.submit(JobRequest(job_name("bench"), int, resources=resources))
     while not handle.wait().is_over:
         continue
     if (error := handle.exception()) is not None:
@@ -117,6 +121,26 @@ def own_ray() -> Iterator[Any]:
         ray.shutdown()
 
 
+def bare_iris_jobs(url: str, count: int, resources: ResourceConfig) -> None:
+    """Jobs of marin-fray's own client that do nothing, asked about all at once until all have ended."""
+    from marin_trace.workers.fray_engine import FrayEngine
+    from marin_trace.workers.fray_package import load_fray
+
+    package = load_fray()
+    client = package.iris.FrayIrisClient(url)
+    engine = FrayEngine(package, client, name="Iris", patience_s=60.0)
+    types = package.types
+    place = types.ResourceConfig(cpu=resources.cpu, ram="1g", disk="1g")
+    requests = (
+        types.JobRequest(job_name("bare"), types.Entrypoint.from_callable(int), place, types.create_environment())
+        for _ in range(count)
+    )
+    left = [str(client.submit(request).job_id) for request in requests]
+    while left:
+        left = [job_id for job_id, status in engine.statuses(left).items() if not status.is_over]
+        time.sleep(0.1)
+
+
 def measured(acts: dict[str, Callable[[], None]], count: int, rounds: int) -> None:
     """Prints the least milliseconds of each act, made in turn, and how often the first that is."""
     best = dict.fromkeys(acts, float("inf"))
@@ -130,21 +154,19 @@ def measured(acts: dict[str, Callable[[], None]], count: int, rounds: int) -> No
         print(f"{name:<32} {1000 * seconds / count:8.1f} ms each {seconds / first:8.2f} x", flush=True)
 
 
-def main() -> None:
-    """Measures the engines that are here."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=2)
-    given = parser.parse_args()
-    count, cores = given.count, usable_cores()
-    logging.getLogger("marin_trace").setLevel(logging.WARNING)
-    local = LocalClient()
+def measure_local(count: int, rounds: int) -> None:
+    """Processes of this machine."""
+    local, cores = LocalClient(), usable_cores()
     acts = {
         "local: bare process": functools.partial(side_by_side, bare_process, count, width=cores),
         "local: jobs": functools.partial(side_by_side, functools.partial(run_job, local), count, width=cores),
         "local: steps": functools.partial(run_steps, local, count),
     }
-    measured(acts, count, given.rounds)
+    measured(acts, count, rounds)
+
+
+def measure_ray(count: int, rounds: int) -> None:
+    """Actors of a Ray cluster."""
     if importlib.util.find_spec("ray") is None:
         print("Ray is not installed")
         return
@@ -159,7 +181,43 @@ def main() -> None:
             "ray: steps": functools.partial(run_steps, client, count),
             "ray: warm task": lambda: ray.get([warm.remote() for _ in range(count)]),
         }
-        measured(acts, count, given.rounds)
+        measured(acts, count, rounds)
+
+
+def measure_fray(count: int, rounds: int) -> None:
+    """Jobs of an Iris cluster."""
+    if importlib.util.find_spec("fray") is None or importlib.util.find_spec("iris") is None:
+        print("marin-fray or marin-iris is not installed")
+        return
+    from marin_trace.workers.fray import FrayClient
+    from tests.workers.iris_site import PROCESSOR_CORES, iris_cluster
+
+    # The machines that Iris has here are larger than the one that plays them.
+    share = ResourceConfig.with_cpu(PROCESSOR_CORES / usable_cores(), ram="1g", disk="1g")
+    with tempfile.TemporaryDirectory() as home, iris_cluster(Path(home)) as cluster:
+        client = FrayClient(cluster.address, outcomes=f"{home}/outcomes")
+        jobs = functools.partial(run_job, client, share)
+        acts = {
+            "fray: bare Iris job": functools.partial(bare_iris_jobs, cluster.url, count, share),
+            "fray: jobs": functools.partial(side_by_side, jobs, count, width=count),
+            "fray: steps": functools.partial(run_steps, client, count, share),
+        }
+        measured(acts, count, rounds)
+
+
+def main() -> None:
+    """Measures the engines that are here."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
+    given = parser.parse_args()
+    logging.getLogger("marin_trace").setLevel(logging.WARNING)
+    if sys.dont_write_bytecode:
+        print("Python keeps no bytecode here: every process compiles what it imports, which jobs do most")
+    measure = {"local": measure_local, "ray": measure_ray, "fray": measure_fray}
+    for engine in given.engines:
+        measure[engine](given.count, given.rounds)
 
 
 if __name__ == "__main__":

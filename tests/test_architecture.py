@@ -95,7 +95,12 @@ def own_files() -> list[Path]:
 
 def imported_by_python(statement: str) -> set[str]:
     """The top-level modules that are loaded after a statement in a fresh interpreter."""
-    code = f"{statement}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    return {name.partition(".")[0] for name in modules_after(statement)}
+
+
+def modules_after(statement: str) -> set[str]:
+    """All modules that are loaded after a statement in a fresh interpreter."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
@@ -169,8 +174,33 @@ def test_the_root_offers_few_names_and_all_of_them_exist() -> None:
     assert names <= set(dir(marin_trace))
 
 
-def test_importing_the_root_loads_nothing_heavy() -> None:
-    assert imported_by_python("import marin_trace").isdisjoint(HEAVY)
+def test_importing_the_root_loads_nothing() -> None:
+    found = modules_after("import marin_trace")
+    assert {name for name in found if name.startswith("marin_trace")} == {"marin_trace"}
+
+
+def test_what_a_pipeline_is_written_with_loads_nothing_heavy() -> None:
+    names = (
+        "Graph, MarinTraceError, ResourceConfig, StepRef, deferred, output, register_encoder, step, trace, versioned"
+    )
+    assert imported_by_python(f"from marin_trace import {names}").isdisjoint(HEAVY)
+
+
+def test_a_lease_keeper_that_has_nothing_to_do_yet_loads_next_to_nothing() -> None:
+    found = modules_after("import marin_trace.runtime.keeper_process")
+    assert {name for name in found if name.startswith("marin_trace.")} == {
+        "marin_trace.runtime",
+        "marin_trace.runtime.clock",
+        "marin_trace.runtime.keeper_process",
+    }
+    assert found.isdisjoint({"dataclasses", "logging", "subprocess"})
+
+
+def test_a_jobs_process_does_not_load_what_traces_and_lowers() -> None:
+    found = modules_after(
+        "import marin_trace.workers.local_main, marin_trace.runtime.disk_cache, marin_trace.lowering.resolved_body"
+    )
+    assert not [name for name in found if name.startswith(("marin_trace.tracing", "marin_trace.ir.graph", "asyncio"))]
 
 
 def test_tracing_and_lowering_load_no_engine() -> None:

@@ -14,6 +14,7 @@ from marin_trace.errors import ArtifactError, ConfigError, ConfigTypeError, Flag
 from marin_trace.ir.location import is_own_file
 from marin_trace.planning.plan import PlannedAction
 from marin_trace.planning.words import counted
+from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.step_runner import StepRunner
 from tests.scripts import run_script, write_script
 
@@ -86,6 +87,8 @@ def test_a_bound_below_one_step_is_refused(bound: int) -> None:
         StepRunner().run([], max_concurrent=bound)
     with pytest.raises(FlagError, match=f"--max_concurrent does not fit: {bound} is less than 1"):
         executor_main(steps=[number(1)], argv=[f"--max_concurrent={bound}"])
+    with pytest.raises(ConfigError, match="max_jobs is a whole number of at least 1"):
+        StepRunner(options=RunOptions(max_jobs=bound)).run([])
 
 
 @pytest.mark.parametrize(

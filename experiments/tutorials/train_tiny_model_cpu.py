@@ -126,7 +126,7 @@ def train_tiny_model(name: str, flags: TinyModelFlags, places: Places | None = N
 
 def show(run: "RunReport", refs: dict[str, StepRef]) -> None:
     """Prints what came of a run."""
-    if run.dry_run:
+    if run.dry_run or not run.includes(refs["report"]):
         return
     print()
     for line in summary_lines(*(run.artifact(refs[name]) for name in ("model", "evaluation", "baselines"))):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, cast
 
 from marin_trace.errors import FlagError, MarinTraceError, explain
+from marin_trace.runtime.options import DEFAULT_MAX_JOBS
 from marin_trace.runtime.record_fields import LONGEST_LEASE_S
 from marin_trace.runtime.redaction import is_secret_name, redact_arguments
 from marin_trace.safe_text import REDACTED
@@ -55,6 +56,8 @@ class ExecutorFlags:
     """After the first failure start nothing more; what runs goes on to its end."""
     max_concurrent: int | None = None
     """How many steps run on this machine at a time (default: the larger of 4 and the cores)."""
+    max_jobs: int = DEFAULT_MAX_JOBS
+    """How many jobs a cluster is given at a time, pending ones included: they take nothing of this machine."""
     executor_info_base_path: str | None = None
     """Where run records go (default: experiments/ under the prefix)."""
     cluster: str | None = None
@@ -161,8 +164,9 @@ def parse_executor_flags(argv: Sequence[str]) -> ExecutorFlags:
         if not _is_known(flag.name, known):
             raise _unknown_flag(flag.name, known)
     parsed = _decoded(ExecutorFlags, flags, known)
-    if parsed.max_concurrent is not None and parsed.max_concurrent < 1:
-        raise FlagError(explain(f"--max_concurrent does not fit: {parsed.max_concurrent} is less than 1"))
+    for name, bound in (("max_concurrent", parsed.max_concurrent), ("max_jobs", parsed.max_jobs)):
+        if bound is not None and bound < 1:
+            raise FlagError(explain(f"--{name} does not fit: {bound} is less than 1"))
     if not parsed.lease_seconds > 0:
         raise FlagError(explain(f"--lease_seconds does not fit: {parsed.lease_seconds:g} is not more than 0"))
     if parsed.lease_seconds > LONGEST_LEASE_S:

@@ -106,6 +106,7 @@ class RunRequest:
             forced=dict(forced),
             lease_seconds=flags.lease_seconds,
             fail_fast=flags.fail_fast,
+            max_jobs=flags.max_jobs,
             allow_unsafe_store=flags.allow_unsafe_store,
             client=current_client() if flags.cluster is None else client_named(flags.cluster, outcomes=outcomes),
             prefix=self.prefix,

@@ -6,10 +6,9 @@ what a lowered step runs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marin_trace.ir.config_tree import Record, Tree, materialise
-from marin_trace.ir.graph import Graph, Node
 from marin_trace.ir.refs import (
     DeferredResult,
     HardcodedPath,
@@ -21,8 +20,11 @@ from marin_trace.ir.refs import (
 )
 from marin_trace.ir.signatures import CallPlan
 
+if TYPE_CHECKING:
+    from marin_trace.ir.graph import Graph, Node
 
-def interpret(graph: Graph, output_path: Callable[[Node], str]) -> dict[Node, Any]:
+
+def interpret(graph: "Graph", output_path: "Callable[[Node], str]") -> "dict[Node, Any]":
     """Runs every step of a graph, in order, in this thread.
 
     **Phase**: run time.
@@ -37,7 +39,7 @@ def interpret(graph: Graph, output_path: Callable[[Node], str]) -> dict[Node, An
     artifact_by_node: dict[Node, Any] = {}
     for node in graph.nodes:
 
-        def value_of(leaf: Any, results: Sequence[Any], node: Node = node) -> Any:
+        def value_of(leaf: Any, results: Sequence[Any], node: "Node" = node) -> Any:
             match leaf:
                 case OwnOutput():
                     return below(output_path(node), leaf.subpath)

@@ -4,69 +4,28 @@ A :class:`LoweredBody` still holds the graph and finds paths when it runs (the p
 another process is the :class:`ResolvedBody`, which holds paths only.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path as LocalPath
 from types import MappingProxyType
 from typing import Any, final
 
-from marin_trace.io import local_path
 from marin_trace.ir.config_tree import Path, Record, StandIn, Tree, substitute
 from marin_trace.ir.graph import Node
-from marin_trace.ir.interpreter import below, run_body
+from marin_trace.ir.interpreter import below
 from marin_trace.ir.refs import (
     DeferredResult,
     HardcodedPath,
     OwnOutput,
-    ProjectionStep,
     StepArtifact,
     StepOutput,
     StepRef,
-    project,
     projection_steps,
     source_of,
 )
 from marin_trace.ir.typecheck import becomes_path_object
 from marin_trace.lowering.paths import PlacedStep
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class OwnPath(StandIn):
-    """The step's own output path, or a path below it."""
-
-    subpath: str
-    as_object: bool
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ResolvedPath(StandIn):
-    """A path of somebody else's."""
-
-    path: str
-    as_object: bool
-    """Whether the function is annotated to take a ``pathlib.Path``, not a ``str``."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ResolvedArtifact(StandIn):
-    """What another step returned, to be loaded from its output."""
-
-    output_path: str
-    artifact_type: Any
-    steps: tuple[ProjectionStep, ...]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ResolvedResult(StandIn):
-    """What an earlier call of the same body returned."""
-
-    index: int
-    steps: tuple[ProjectionStep, ...]
+from marin_trace.lowering.resolved_body import OwnPath, ResolvedArtifact, ResolvedBody, ResolvedPath, ResolvedResult
 
 
 @final
@@ -77,54 +36,6 @@ class ResolvedRef:
     output_path: str
     artifact_type: Any
     """None where it is not annotated."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class ResolvedBody:
-    """The calls of one step, with paths in the place of refs. Pickles, where its functions and plain values do."""
-
-    calls: tuple[tuple[Callable[..., Any], Record], ...]
-    returned: Tree
-
-    def __call__(self, output_path: str) -> Any:
-        """Makes the calls. **Phase**: run time.
-
-        Args:
-            output_path: The step's own.
-
-        Returns:
-            The artifact: what the body returned.
-        """
-        artifacts: dict[str, Any] = {}
-
-        def value_of(leaf: Any, results: Sequence[Any]) -> Any:
-            match leaf:
-                case OwnPath():
-                    return _path_value(below(output_path, leaf.subpath), as_object=leaf.as_object)
-                case ResolvedPath():
-                    return _path_value(leaf.path, as_object=leaf.as_object)
-                case ResolvedResult():
-                    return project(results[leaf.index], leaf.steps)
-                case ResolvedArtifact():
-                    return project(_loaded(leaf, artifacts), leaf.steps)
-                case _:
-                    raise AssertionError(f"not lowered: {type(leaf)}")
-
-        return run_body(self.calls, self.returned, value_of)
-
-
-def _path_value(path: str, *, as_object: bool) -> Any:
-    return LocalPath(local_path(path)) if as_object else path
-
-
-def _loaded(leaf: ResolvedArtifact, artifacts: dict[str, Any]) -> Any:
-    from marin_trace.runtime.artifact import Artifact
-
-    if leaf.output_path not in artifacts:
-        wanted = None if leaf.artifact_type is Any else leaf.artifact_type
-        artifacts[leaf.output_path] = Artifact.load(leaf.output_path, wanted)
-    return artifacts[leaf.output_path]
 
 
 @final

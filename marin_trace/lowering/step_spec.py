@@ -230,7 +230,7 @@ class StepSpec:
             ArtifactError: What it is annotated to return cannot be saved.
             RunError: It was written by hand, and an output that it reads lies elsewhere: it would not be found.
         """
-        from marin_trace.runtime.artifact import Artifact, check_serialisable_annotation
+        from marin_trace.runtime.artifact import Artifact, ArtifactLoader, check_serialisable_annotation
         from marin_trace.runtime.disk_cache import Cached
         from marin_trace.runtime.distributed_lock import distributed_lock
         from marin_trace.runtime.options import AttemptOptions
@@ -253,7 +253,7 @@ class StepSpec:
             attempt = replace(attempt, root=self.output_path_prefix)
         body = self.fn.resolved(options.adopted) if isinstance(self.fn, LoweredBody) else self.fn
         locked = distributed_lock(body, force_run_failed=options.force_run_failed).with_options(attempt)
-        cached = Cached(locked, Artifact.save, _ArtifactLoader(artifact_type))
+        cached = Cached(locked, Artifact.save, ArtifactLoader(artifact_type))
         if not any((given.resources, given.env_vars, given.pip_dependency_groups, given.timeout)):
             return cached
         from marin_trace.runtime.remote import RemoteCallable
@@ -307,19 +307,6 @@ class StepSpec:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_restored, self._key())
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class _ArtifactLoader:
-    """``load`` of a cached step: its artifact, as the type that it is annotated to return."""
-
-    artifact_type: Any
-
-    def __call__(self, output_path: str) -> Any:
-        from marin_trace.runtime.artifact import Artifact
-
-        return Artifact.load(output_path, self.artifact_type)
 
 
 def _restored(name: str, fingerprint: str, prefix: str | None, override: str | None) -> StepSpec:

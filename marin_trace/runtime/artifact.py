@@ -6,6 +6,7 @@ that their content gives, and the JSON appears by one rename.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, final, runtime_checkable
 
 from marin_trace.errors import ArtifactError, PrefixError, explain
@@ -16,7 +17,7 @@ from marin_trace.storage.bounded import LARGEST_ARTIFACT, MAX_DEPTH, is_deeper, 
 from marin_trace.storage.control_store import SUPPORTED_PROTOCOLS, patient_store_for
 from marin_trace.storage.files import join, protocol_of, read_bytes, write_bytes
 
-__all__ = ["ARTIFACT_FILE", "Artifact", "check_serialisable_annotation"]
+__all__ = ["ARTIFACT_FILE", "Artifact", "ArtifactLoader", "check_serialisable_annotation"]
 
 ARTIFACT_FILE: Final = ".artifact.json"
 
@@ -109,6 +110,18 @@ class Artifact:
             return read_plain(tree, path) if artifact_type is None else Decoder(path).decode(artifact_type, tree)
         except ArtifactError as error:
             raise _naming_file(error, file) from error.__cause__
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ArtifactLoader:
+    """``load`` of a cached step: its artifact, as the type that it is annotated to return. Travels with jobs."""
+
+    artifact_type: Any
+
+    def __call__(self, output_path: str) -> Any:
+        """Reads it. See `Artifact.load`."""
+        return Artifact.load(output_path, self.artifact_type)
 
 
 def _encoded(encoder: Encoder, value: Any) -> Any:

@@ -48,6 +48,7 @@ from marin_trace.runtime.protocol import HEARTBEAT_FRACTION, ClaimPolicy, Held, 
 from marin_trace.runtime.records import write_step_info
 from marin_trace.storage.store_probe import check_store
 from marin_trace.workers.gang import GangSeat, gang_seat
+from marin_trace.workers.outcome import OutOfTime
 
 __all__ = ["LockedCallable", "PreviousTaskFailedError", "StepAlreadyDone", "StepHeldElsewhere", "distributed_lock"]
 
@@ -153,14 +154,14 @@ class LockedCallable(Generic[T]):
             LeaseLostError: The claim was lost; nothing was committed.
         """
         seat = None if ticket is None else gang_seat()
-        if ticket is not None and seat is not None and seat.rank > 0:
-            run_member(self.fn, output_path, ticket, seat, lease_seconds=self.options.lease_seconds)
-            # What the step returns, its first process saves.
-            return cast("T", None)
         is_shown_elsewhere = ticket is not None and own_process_log.get() is None
         # The process of a cluster's job is nobody's run: what it prints is kept beside the output by this alone.
         with routed_output() if is_shown_elsewhere else contextlib.nullcontext():
-            return self._attempt(output_path, ticket, seat)
+            if ticket is None or seat is None or seat.rank == 0:
+                return self._attempt(output_path, ticket, seat)
+            run_member(self.fn, output_path, ticket, seat, lease_seconds=self.options.lease_seconds)
+            # What the step returns, its first process saves.
+            return cast("T", None)
 
     def _attempt(self, output_path: str, ticket: JobTicket | None, seat: GangSeat | None) -> T:
         driver = driver_for(output_path).answering({ReadyKeeper: lambda operation: ready_keeper(output_path)})
@@ -192,6 +193,10 @@ class LockedCallable(Generic[T]):
                     logger.warning(
                         f"{output_path}: attempt {attempt.epoch} failed, {retries_left} retries left: {error!r}"
                     )
+                except OutOfTime as error:
+                    # Whether it is tried again is for the job's launcher to bring about: this process has no more time.
+                    attempt.end_as_failed(failure_of(error, phase.now), retried=retries_left > 0, record=options.record)
+                    raise
                 except BaseException as error:
                     has_ended = attempt.release(failure_of(error, phase.now))
                     # What a silent store keeps open here, the keeper ends after this process.

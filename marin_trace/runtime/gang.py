@@ -43,7 +43,17 @@ from marin_trace.runtime.protocol import (
     read_state,
 )
 
-__all__ = ["Joined", "Waiting", "announce_ready", "failed_member", "guard", "join_gang", "leave_done", "read_end"]
+__all__ = [
+    "Joined",
+    "Others",
+    "Waiting",
+    "announce_ready",
+    "guard",
+    "join_gang",
+    "leave_done",
+    "look_at_others",
+    "read_end",
+]
 
 _AT_ONCE: Final = float("-inf")
 
@@ -132,19 +142,24 @@ def leave_done(log: AttemptLog, claim: ClaimRecord, record: DoneRecord) -> Progr
     yield from create(log.done(claim.epoch, record.rank), record.to_bytes(), patience_s=claim.lease_s)
 
 
-def failed_member(log: AttemptLog, claim: ClaimRecord, size: int) -> Program[StepFailure | int]:
-    """Looks once at what the others have left.
+@final
+@dataclass(frozen=True, slots=True)
+class Others:
+    """How the processes of a gang stand that are not its first."""
 
-    Returns:
-        What one of them failed of, with its rank in the message; else how many have not ended yet.
-    """
+    left: int
+    """How many have not ended yet, as far as they could tell."""
+    failure: StepFailure | None
+    """What one of them failed of."""
+
+
+def look_at_others(log: AttemptLog, claim: ClaimRecord, size: int) -> Program[Others]:
+    """Looks once at what the others have left."""
     paths = tuple(log.done(claim.epoch, rank) for rank in range(1, size))
     contents: list[bytes | None] = yield from insist(GetMany(paths), claim.lease_s)
-    for path, content in zip(paths, contents, strict=True):
-        done = None if content is None else DoneRecord.from_bytes(content, path)
-        if done is not None and done.error is not None:
-            return done.error
-    return sum(content is None for content in contents)
+    ended = [DoneRecord.from_bytes(content, path) for path, content in zip(paths, contents, strict=True) if content]
+    failure = next((done.error for done in ended if done.error is not None), None)
+    return Others(len(paths) - len(ended), failure)
 
 
 def read_end(log: AttemptLog, claim: ClaimRecord) -> Program[EndRecord | None]:

@@ -19,15 +19,15 @@ from marin_trace.runtime.gang import (
     Joined,
     Waiting,
     announce_ready,
-    failed_member,
     join_gang,
     leave_done,
+    look_at_others,
     read_end,
 )
 from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.job_protocol import Left
 from marin_trace.runtime.keeper import HeldLease, forget_claim, hold_claim, ready_keeper
-from marin_trace.runtime.log_records import AttemptLog, FailurePhase, StepFailure
+from marin_trace.runtime.log_records import AttemptLog, EndKind, FailurePhase
 from marin_trace.runtime.protocol import LEASE_FRACTION, Claimed
 from marin_trace.workers.gang import GangSeat
 
@@ -65,25 +65,33 @@ class GangLead:
             raise
         except BaseException as error:
             # An engine that ends a gang because of another process, or a collective that broke, is no cause.
+            patience_s = self._seat.notice_s if isinstance(error, Exception) else 0.0
             try:
-                self._look_at_others(because=error)
+                self._await_others(patience_s, because=error)
             except StorageError as second:
                 logger.warning(f"{attempt.log.output_path}: nothing is known of the gang's other processes: {second}")
             raise
         finally:
             gang_membership.reset(token)
+        self._await_others(float("inf"))
+
+    def _await_others(self, patience_s: float, because: BaseException | None = None) -> None:
+        """Waits until the others have ended, and raises what one of them failed of.
+
+        Where this process has failed, a lost one may be the cause: then the engine ends this one meanwhile, and begins
+        the gang again. So it waits for those that have left nothing, for as long as an engine takes to notice.
+        """
+        attempt = self._attempt
+        until = boottime() + patience_s
         for pause in _pauses(attempt.claim.lease_s):
-            if self._look_at_others() == 0:
+            others = attempt.driver.run(look_at_others(attempt.log, attempt.claim, self._seat.size))
+            is_settled = others.left == 0 or boottime() >= until
+            if others.failure is not None and (is_settled or because is None):
+                why = explain(f"a process of its gang failed: {others.failure.headline}")
+                raise JobFailedError(why) from because
+            if is_settled:
                 return
             time.sleep(random.uniform(pause / 2, pause))
-
-    def _look_at_others(self, because: BaseException | None = None) -> int:
-        """How many of the others have not ended; raises what one of them failed of."""
-        attempt = self._attempt
-        left = attempt.driver.run(failed_member(attempt.log, attempt.claim, self._seat.size))
-        if isinstance(left, StepFailure):
-            raise JobFailedError(explain(f"a process of its gang failed: {left.headline}")) from because
-        return left
 
 
 def run_member(
@@ -119,15 +127,23 @@ def run_member(
         error = None if failure is None else failure_of(failure, FailurePhase.BODY)
         if not isinstance(failure, LeaseLostError):
             driver.run(leave_done(log, claim, DoneRecord(joined.start.attempt, seat.rank, error)))
+        # An engine may take a gang for finished, or for broken, when one of its processes leaves early.
+        _await_verdict(driver, log, joined, lease, float("inf") if failure is None else seat.notice_s)
         if failure is not None:
             raise failure
-        # An engine may take a gang for finished, or for broken, when one of its processes leaves early.
-        for pause in _pauses(claim.lease_s):
-            if lease.lost is not None or driver.run(read_end(log, claim)) is not None:
-                return
-            time.sleep(random.uniform(pause / 2, pause))
     finally:
         forget_claim(lease)
+
+
+def _await_verdict(driver: Driver, log: AttemptLog, joined: Joined, lease: HeldLease, patience_s: float) -> None:
+    """Waits for the epoch's end. One that has failed itself waits for so long that the engine may restart the gang."""
+    has_failed, until = patience_s < float("inf"), boottime() + patience_s
+    for pause in _pauses(joined.claim.lease_s):
+        end = driver.run(read_end(log, joined.claim))
+        is_decided = end is not None and (not has_failed or end.kind is EndKind.FAILED)
+        if is_decided or lease.lost is not None or boottime() >= until:
+            return
+        time.sleep(random.uniform(pause / 2, pause))
 
 
 def _joined(driver: Driver, log: AttemptLog, ticket: JobTicket, seat: GangSeat, lease_seconds: float) -> Joined | Left:

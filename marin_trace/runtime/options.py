@@ -11,10 +11,12 @@ from marin_trace.runtime.records import StepRecord
 from marin_trace.storage.links import refuse_links_out_of
 from marin_trace.workers.client import JobClient
 
-__all__ = ["DEFAULT_LEASE_S", "AttemptOptions", "RunOptions"]
+__all__ = ["DEFAULT_LEASE_S", "DEFAULT_MAX_JOBS", "AttemptOptions", "RunOptions"]
 
 DEFAULT_LEASE_S: Final = 120.0
 """T of the protocol: how long an owner on another machine must be silent before its step is taken over."""
+DEFAULT_MAX_JOBS: Final = 256
+"""Of one launcher on a cluster."""
 
 
 @final
@@ -48,6 +50,8 @@ class RunOptions:
     """Outputs whose data lies elsewhere, with where: who reads the one is given the other."""
     fail_fast: bool = False
     """After the first failure nothing more is started; what runs goes on to its end."""
+    max_jobs: int = DEFAULT_MAX_JOBS
+    """Jobs on a cluster that have not ended, pending ones included: a bound of its own beside that on this machine."""
 
     def root_of(self, output_path: str) -> str | None:
         """The prefix, where an output lies below it."""

@@ -164,6 +164,11 @@ class RunReport:
                 return outcome
         raise KeyError(path)
 
+    def includes(self, step: Any) -> bool:
+        """Whether a step was in the run: ``--until`` and ``--run_only`` leave some out."""
+        path = self.resolve(step).output_path
+        return any(outcome.output_path == path for outcome in self.outcomes)
+
     def __str__(self) -> str:
         counts = Counter(outcome.kind for outcome in self.outcomes)
         parts = [f"{counts[kind]} {words}" for kind, words in _IN_WORDS.items() if counts[kind]]

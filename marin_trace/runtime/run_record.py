@@ -54,6 +54,7 @@ class RunRecordWriter:
             "ended_at": utc_now(),
             "seconds": round(seconds, 3),
             "max_concurrent": self.limit,
+            "max_jobs": options.max_jobs,
             "force_run_failed": options.force_run_failed,
             "forced": dict(options.forced),
             **({"allow_unsafe_store": True} if options.allow_unsafe_store else {}),

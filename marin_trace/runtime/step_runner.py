@@ -59,8 +59,6 @@ _KILL_S: Final = 15.0
 """How much longer processes are waited for, which are killed when they do not stop by themselves."""
 _SECOND_INTERRUPT_S: Final = 10.0
 """How long an interrupted run with jobs on a cluster stays for a second interrupt, which ends them."""
-_MAX_ELSEWHERE: Final = 256
-"""Jobs in flight on a cluster: a bound of its own, since they take nothing of this machine."""
 _TOKEN_PATIENCE_S: Final = 2.0
 """For the token of a skipped step, of which there may be hundreds, one after the other."""
 _FIRST_WAIT_S: Final = 0.05
@@ -159,8 +157,9 @@ class StepRunner:
             return self._report(_foreseen(plan, options), options, dry_run=True)
         _check_stores(plan.to_run, allow_unsafe=options.allow_unsafe_store)
         limit = max(4, usable_cores()) if max_concurrent is None else max_concurrent
-        if limit < 1:
-            raise ConfigError(explain(f"max_concurrent is a whole number of at least 1, not {limit}"))
+        for name, bound in (("max_concurrent", limit), ("max_jobs", options.max_jobs)):
+            if bound < 1:
+                raise ConfigError(explain(f"{name} is a whole number of at least 1, not {bound}"))
         try:
             if plan.to_run:
                 prepare_keeper(plan.to_run[0])
@@ -337,7 +336,7 @@ class _Run:
 
     def _fits(self, path: str, lane: str) -> bool:
         if lane == _ELSEWHERE:
-            return self._used[lane] < _MAX_ELSEWHERE
+            return self._used[lane] < self.options.max_jobs
         # A step that declares more than the bound runs alone.
         return self._used[lane] == 0 or self._used[lane] + self._weight(path) <= self.limit
 

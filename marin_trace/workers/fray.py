@@ -234,7 +234,10 @@ class FrayHandle:
         return self._name
 
     def status(self) -> JobStatus:
-        """See `JobHandle.status`: as the cluster last told, at most ten seconds ago if it answers."""
+        """See `JobHandle.status`: as the cluster last told, at most ten seconds ago if it answers.
+
+        Where it does not, the log says so a minute later, and every ten minutes.
+        """
         return self._status
 
     def wait(self, timeout: float | None = None) -> JobStatus:

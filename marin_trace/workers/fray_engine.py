@@ -154,11 +154,11 @@ class FrayEngine:
     def statuses(self, job_ids: Sequence[str]) -> dict[str, JobStatus]:
         """The statuses of jobs, in one request; one that Iris no longer knows has failed.
 
-        May block for half an hour.
+        Raises:
+            WorkerError: The controller does not answer.
         """
-        states: Mapping[str, int] = self._context.copy().run(
-            self._cluster.get_job_states, [self._name(job_id) for job_id in job_ids]
-        )
+        names = [self._name(job_id) for job_id in job_ids]
+        states: Mapping[str, int] = self._answer("tell of jobs", lambda: self._cluster.get_job_states(names))
         return {job_id: self._status(states[job_id]) if job_id in states else JobStatus.FAILED for job_id in job_ids}
 
     def _status(self, state: int) -> JobStatus:

@@ -21,7 +21,8 @@ from marin_trace.errors import JobFailedError, WorkerError, explain
 from marin_trace.io import running_body
 from marin_trace.storage.files import delete_file, write_bytes
 from marin_trace.workers.gang import GangSeat
-from marin_trace.workers.outcome import packed_error, raisable, sealed
+from marin_trace.workers.local_main import TIMEOUT_SIGNAL
+from marin_trace.workers.outcome import OutOfTime, packed_error, raisable, sealed
 
 __all__ = ["JobPayload", "Place", "outcome_path", "run_job"]
 
@@ -85,6 +86,7 @@ def run_job(payload: JobPayload) -> None:
     deadline = _Deadline(payload)
     try:
         signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(TIMEOUT_SIGNAL, deadline.interrupt)
         place = Place.of(os.environ)
         _forget_earlier_outcome(payload, place)
         deadline.begin()
@@ -144,6 +146,10 @@ class _Deadline:
             explain(f"{self._payload.name} took longer than its timeout of {self._payload.timeout:g} s")
         )
 
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ends the call, in the main thread."""
+        raise OutOfTime(f"it took longer than its timeout of {self._payload.timeout:g} s")
+
     def begin(self) -> None:
         """The clock runs from here."""
         if self._payload.timeout is not None:
@@ -157,7 +163,7 @@ class _Deadline:
         if self._is_over.wait(self._payload.timeout):
             return
         self.is_past = True
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), TIMEOUT_SIGNAL)
         if not self._is_over.wait(_GRACE_S):
             _leave(self.failure, self._payload)
             os._exit(1)

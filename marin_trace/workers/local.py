@@ -27,7 +27,7 @@ from typing import Final, final
 from marin_trace.errors import JobFailedError, ResourcesUnavailableError, explain
 from marin_trace.workers.client import JobRequest, JobStatus
 from marin_trace.workers.gang import GangSeat
-from marin_trace.workers.local_main import LOG_POINTER
+from marin_trace.workers.local_main import LOG_POINTER, TIMEOUT_SIGNAL
 from marin_trace.workers.machine import Machine, this_machine
 from marin_trace.workers.overlay import overlay_for
 from marin_trace.workers.payload import pickled_call
@@ -38,6 +38,8 @@ __all__ = ["LocalClient", "LocalGang", "LocalHandle"]
 logger = logging.getLogger(__name__)
 
 _LOG_TAIL_BYTES: Final = 16_000
+_NOTICE_S: Final = 1.0
+"""How long it may take until a process that has died is noticed, on a busy machine."""
 _TERM_GRACE_S: Final = 5.0
 """Between SIGTERM, on which a step releases its claim, and SIGKILL."""
 
@@ -84,7 +86,7 @@ class LocalClient:
         else:
             # One host: they reach each other on its loopback address.
             attempt = os.urandom(8).hex()
-            seats = [GangSeat(rank, size, attempt, "127.0.0.1") for rank in range(size)]
+            seats = [GangSeat(rank, size, attempt, "127.0.0.1", _NOTICE_S) for rank in range(size)]
             handle = LocalGang(request.name, [self._start(_seated(request, seat), payload, overlay) for seat in seats])
         self._jobs[request.name] = handle
         return handle
@@ -156,7 +158,7 @@ class LocalHandle:
         except subprocess.TimeoutExpired:
             if _remaining(self._deadline) <= 0:
                 self._timed_out = True
-                self.terminate()
+                self._end(TIMEOUT_SIGNAL)
         return self.status()
 
     def when_over(self, callback: Callable[[], None]) -> None:
@@ -182,10 +184,13 @@ class LocalHandle:
 
     def terminate(self) -> None:
         """See `JobHandle.terminate`: SIGTERM to the group, and SIGKILL to what is left after the grace."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
         with self._lock:
             if self._process.poll() is None:
                 self._was_stopped = True
-                _signal_group(self._process.pid, signal.SIGTERM)
+                _signal_group(self._process.pid, number)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(self._term_grace_s)
             # The leader may be gone and its children not.

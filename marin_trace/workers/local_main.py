@@ -11,9 +11,9 @@ from types import FrameType
 from typing import Final
 
 from marin_trace.io import own_process_log, running_body
-from marin_trace.workers.outcome import packed_error, raisable
+from marin_trace.workers.outcome import OutOfTime, packed_error, raisable
 
-__all__ = ["LOG_POINTER", "main"]
+__all__ = ["LOG_POINTER", "TIMEOUT_SIGNAL", "main"]
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +21,15 @@ LOG_POINTER: Final = "attempt-log"
 """File beside the job's log that names the log of the attempt, where its output went from then on."""
 
 
+TIMEOUT_SIGNAL: Final = signal.SIGALRM
+"""Ends a job that is out of time; what it has started and does not know of this is ended as well."""
+
+
 def main() -> int:
     """Runs the job; the exit code is 0 unless the call raised."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(TIMEOUT_SIGNAL, _end_late)
     outcome_path = sys.argv[1]
     # Whole lines reach the log even if the process is killed.
     for stream in (sys.stdout, sys.stderr):
@@ -46,6 +51,10 @@ def main() -> int:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     # As Ctrl-C does: the step unwinds and releases its claim.
     raise KeyboardInterrupt(f"signal {number}")
+
+
+def _end_late(number: int, frame: FrameType | None) -> None:
+    raise OutOfTime("it took longer than its timeout")
 
 
 def _leave(error: Exception, path: str) -> None:

@@ -12,9 +12,16 @@ import traceback
 
 from marin_trace.errors import JobFailedError, explain
 
-__all__ = ["opened", "packed_error", "raisable", "sealed", "unpacked_error"]
+__all__ = ["OutOfTime", "opened", "packed_error", "raisable", "sealed", "unpacked_error"]
 
 logger = logging.getLogger(__name__)
+
+
+class OutOfTime(KeyboardInterrupt):
+    """Raised in the main thread of a job that takes longer than its timeout; no ``except Exception`` keeps it.
+
+    To a step it is a verdict, where an interrupt is none.
+    """
 
 
 def raisable(error: BaseException) -> Exception:

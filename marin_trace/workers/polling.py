@@ -1,8 +1,8 @@
 """`JobPoller`: one thread that asks an engine about all its jobs, in batches and less and less often.
 
 For engines that are only asked and never tell. What it learns it hands to each job; who waits for a job waits for
-that, and asks nobody. An engine that does not answer is said once, and asked again: its jobs keep the status that they
-had. The thread lives as long as there is a job to ask about.
+that, and asks nobody. An engine that does not answer is said, now and then for as long as that lasts, and asked again:
+its jobs keep the status that they had. The thread lives as long as there is a job to ask about.
 """
 
 import logging
@@ -24,6 +24,8 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 10.0
 _GROWTH: Final = 1.5
 """A job of a few seconds is then noticed at most half its length late."""
+_REMINDER_S: Final = 600.0
+"""Between two warnings of an engine that does not answer."""
 
 
 class PolledJob(Protocol):
@@ -64,7 +66,8 @@ class JobPoller:
         self._watched: dict[str, _Watched] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._is_silent = False
+        self._silent_since: float | None = None
+        self._said_at = 0.0
 
     def watch(self, job_id: str, job: PolledJob) -> None:
         """Asks about a job from now on, until it is over."""
@@ -90,7 +93,7 @@ class JobPoller:
             except Exception as error:  # noqa: BLE001 - each engine has errors of its own; none may end the questions
                 self._postpone(due, error)
             else:
-                self._is_silent = False
+                self._note_answer()
                 self._tell(due, statuses)
 
     def _await_due(self) -> list[str] | None:
@@ -109,10 +112,25 @@ class JobPoller:
                     return [id_ for id_, watched in self._watched.items() if watched.due <= now + watched.pause / 2]
                 self._changed.wait(min(earliest - now, LONGEST_PAUSE_S))
 
+    def _note_answer(self) -> None:
+        if self._silent_since is not None:
+            logger.info(f"{self._name} tells about jobs again, after {time.monotonic() - self._silent_since:.0f} s")
+        self._silent_since = None
+
+    def _note_silence(self, jobs: int, error: Exception) -> None:
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+            logger.warning(f"{self._name} does not tell about {jobs} jobs, and is asked again: {error}")
+        elif now - self._said_at >= _REMINDER_S:
+            lasts = f"{now - self._silent_since:.0f} s"
+            logger.warning(f"{self._name} has not told about {jobs} jobs for {lasts}, whatever became of them: {error}")
+        else:
+            return
+        self._said_at = now
+
     def _postpone(self, due: list[str], error: Exception) -> None:
-        if not self._is_silent:
-            logger.warning(f"{self._name} does not tell about {len(due)} jobs, and is asked again: {error}")
-        self._is_silent = True
+        self._note_silence(len(due), error)
         with self._changed:
             for job_id in due:
                 watched = self._watched.get(job_id)

@@ -48,7 +48,7 @@ _ANSWER_S: Final = 10.0
 _FIND_S: Final = 2.0
 """A job that is pending answers nothing, and lives."""
 _LISTENERS: Final = 1000
-"""How many calls an actor answers side by side: each launcher that waits for it has two."""
+"""How many calls an actor answers side by side: each launcher that waits for it has three."""
 _SHOWN_LINES: Final = 10
 """Of what Ray says."""
 _SHIPPED_WITHOUT: Final = ["/.git", "/.venv", "/marin-outputs", "__pycache__"]
@@ -224,10 +224,10 @@ class RayHandle:
         self._has_begun = self._was_stopped = False
         self._ending: JobOutcome | BaseException | None = None
         self._callbacks: list[Callable[[], None]] = []
-        self._listening = (actor.begun.remote(), actor.outcome.remote())
-        begun, outcome = (reference.future() for reference in self._listening)
-        begun.add_done_callback(self._note_answer)
-        outcome.add_done_callback(self._note_end)
+        self._was_lost = False
+        self._listening: dict[str, Any] = {}
+        self._listen(actor.outcome, self._note_end)
+        self._listen(actor.begun, self._note_answer)
 
     @property
     def job_id(self) -> str:
@@ -297,20 +297,40 @@ class RayHandle:
     def forget(self) -> None:
         """See `JobHandle.forget`: nothing is left of a job whose end was heard."""
 
+    def _listen(self, method: Any, hear: "Callable[[Future[Any]], None]") -> None:
+        reference = method.remote()
+        self._listening[hear.__name__] = reference
+        reference.future().add_done_callback(hear)
+
+    # What Ray tells, on threads of its own, which must not wait.
+
     def _note_answer(self, answer: "Future[None]") -> None:
-        if answer.exception() is None:
-            self.note_beginning()
+        if answer.exception() is not None:
+            return
+        self.note_beginning()
+        if self._was_lost:
+            logger.warning(f"{self._name} is begun again: Ray had lost its machine or its worker")
+        # Not asked again of the actor's next process: the call ends with the one that it was asked of.
+        self._hand_over(partial(self._listen, self._actor.lost.options(max_task_retries=0), self._note_loss))
+
+    def _note_loss(self, answer: "Future[None]") -> None:
+        """The actor's process is gone: for good, or to be placed once more."""
+        if not self._is_over.is_set():
+            self._has_begun, self._was_lost = False, True
+            self._hand_over(partial(self._listen, self._actor.begun, self._note_answer))
+
+    def _hand_over(self, act: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the interpreter ends, and the actor goes by itself
+            self._janitor.submit(act)
 
     def _note_end(self, answer: "Future[JobOutcome]") -> None:
-        """Runs on a thread of Ray's."""
         error = answer.exception()
         self._ending = answer.result() if error is None else error
         with self._lock:
             self._is_over.set()
             callbacks, self._callbacks = self._callbacks, []
         # Its resources are free for the next one as soon as it is gone.
-        with suppress(RuntimeError):  # the interpreter ends, and the actor goes by itself
-            self._janitor.submit(partial(self._ray.kill, self._actor, no_restart=True))
+        self._hand_over(partial(self._ray.kill, self._actor, no_restart=True))
         for callback in callbacks:
             callback()
 

@@ -10,6 +10,7 @@ import inspect
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
@@ -32,6 +33,8 @@ _LOOK_S: Final = 0.5
 """Between two looks at whether the gang is to stop."""
 _RESERVATION_S: Final = 5.0
 """For how long Ray waits for a free slice before it says that there is none."""
+_LOSS_S: Final = 1.0
+"""Within how long Ray tells of a worker that has died, beside one that has failed because of that."""
 _STOP_S: Final = 30.0
 """For how long members are given to end before they are killed: their own grace, and the way there."""
 
@@ -79,6 +82,10 @@ class GangActor:
     async def begun(self) -> None:
         """Answers when all processes run, for the first time."""
         await asyncio.shield(asyncio.wrap_future(self._begun))
+
+    async def lost(self) -> None:
+        """See `JobActor.lost`. A member that is lost is this actor's to replace."""
+        await asyncio.Event().wait()
 
     async def is_over(self) -> bool:
         """Whether the gang has ended."""
@@ -179,10 +186,18 @@ class GangActor:
             for reference in done:
                 outcome: JobOutcome = self._ray.get(reference)
                 if outcome.status is not JobStatus.SUCCEEDED:
+                    self._raise_losses(left)
                     logger.warning(f"{self._call.name}: rank {ranks[reference]} has failed, the others are ended")
                     return outcome
                 outcomes[ranks[reference]] = outcome
         return outcomes[0] if not left else JobOutcome(JobStatus.STOPPED)
+
+    def _raise_losses(self, left: list[Any]) -> None:
+        """Raises what Ray tells of a process that was lost: where one was, the failure of another is no verdict."""
+        until = time.monotonic() + _LOSS_S
+        while left and (rest := until - time.monotonic()) > 0:
+            done, left = self._ray.wait(left, timeout=rest)
+            self._ray.get(done)
 
     def _dismiss(self, group: "_Group | None") -> None:
         """Ends whatever still runs, and gives the room back. A member that was lost cannot be asked."""

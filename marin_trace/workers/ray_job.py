@@ -122,6 +122,10 @@ class JobActor:
         """Answers when the process runs, or cannot be started."""
         await asyncio.wait([asyncio.wrap_future(self._handle)])
 
+    async def lost(self) -> None:
+        """Never answers: who asks hears when Ray has lost this actor, and is about to start it again."""
+        await asyncio.Event().wait()
+
     async def is_over(self) -> bool:
         """Whether the process has ended."""
         return self._outcome.done()

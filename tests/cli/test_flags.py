@@ -131,7 +131,18 @@ def test_every_flag_is_read() -> None:
         "--force_run_failed",
         "false",
     ]
-    argv += ["--max_concurrent", "3", "--executor_info_base_path", "/r", "--cluster", "local", "--lease_seconds", "60"]
+    argv += [
+        "--max_concurrent",
+        "3",
+        "--max_jobs",
+        "1000",
+        "--executor_info_base_path",
+        "/r",
+        "--cluster",
+        "local",
+        "--lease_seconds",
+        "60",
+    ]
     assert flags(*argv, "--description", "two words") == ExecutorFlags(
         prefix="memory://x",
         dry_run=True,
@@ -140,6 +151,7 @@ def test_every_flag_is_read() -> None:
         force_from=["c"],
         force_run_failed=False,
         max_concurrent=3,
+        max_jobs=1000,
         executor_info_base_path="/r",
         cluster="local",
         lease_seconds=60.0,
@@ -186,6 +198,8 @@ def test_an_unknown_flag_that_is_near_none_lists_them() -> None:
         (["--lease_seconds", "soon"], r"(?s)lease_seconds.*soon"),
         (["--dry_run", "perhaps"], r"--dry_run does not take 'perhaps': it is bool"),
         (["--max_concurrent", "0"], r"(?s)max_concurrent.*0"),
+        (["--max_jobs", "0"], r"--max_jobs does not fit: 0 is less than 1"),
+        (["--max_jobs", "all"], r"--max_jobs does not take 'all': it is int"),
         (["--lease_seconds=-1"], r"(?s)lease_seconds.*-1"),
     ],
 )

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from marin_trace.errors import JobFailedError, ResourcesUnavailableError, WorkerError
-from marin_trace.workers.client import JobHandle, JobStatus, job_name
+from marin_trace import deferred, executor_main, output, step
+from marin_trace.errors import JobFailedError, ResourcesUnavailableError, RunFailedError, WorkerError
+from marin_trace.runtime.status import StatusKind, read_status
+from marin_trace.workers.client import JobHandle, JobStatus, job_name, use_client
 from marin_trace.workers.resources import ResourceConfig
 from tests.workers.engines import PATIENCE_S, Engine, append, ended, is_alive, lines_of, wait_until
 
@@ -40,6 +42,28 @@ def running(engine: Engine, path: Path, **fields: object) -> tuple[JobHandle, in
     handle = engine.submit(functools.partial(note_pid_and_wait, str(path)), **fields)
     wait_until(lambda: bool(lines_of(path)))
     return handle, int(lines_of(path)[0])
+
+
+# What a step makes of it.
+
+
+def wait_in_step(path: str) -> None:
+    threading.Event().wait()
+
+
+def test_a_step_that_is_out_of_time_has_failed_for_everybody(engine: Engine, tmp_path: Path) -> None:
+    @step(name="late", resources=ResourceConfig.with_cpu(0.1), timeout=5.0)
+    def late():
+        return deferred(wait_in_step, identity="tests:wait_in_step")(output())
+
+    with use_client(engine.client), pytest.raises(RunFailedError) as caught:
+        executor_main(steps=[late()], argv=["--prefix", str(tmp_path)])
+    assert "took longer than its timeout of 5 s" in str(caught.value.exceptions[0])
+    (log,) = tmp_path.glob("late-*/.executor")
+    status = read_status(str(log.parent))
+    assert (status.epoch, status.kind) == (1, StatusKind.FAILED)
+    assert status.error is not None
+    assert "took longer than" in status.error.message
 
 
 # What a job is given.

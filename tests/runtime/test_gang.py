@@ -11,7 +11,7 @@ import pytest
 
 from marin_trace.errors import JobFailedError, RunFailedError
 from marin_trace.io import gang_member
-from marin_trace.runtime.gang import Joined, Waiting, failed_member, guard, join_gang, leave_done
+from marin_trace.runtime.gang import Joined, Others, Waiting, guard, join_gang, leave_done, look_at_others
 from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.heartbeat import Kept, KeptClaim
 from marin_trace.runtime.job_protocol import Left, enter_job
@@ -117,15 +117,15 @@ def test_an_unbegun_claim_that_was_given_up_is_nobodys_to_wait_for(cluster: Clus
 
 
 def test_the_first_process_counts_who_is_left_and_hears_of_a_failure(cluster: Cluster) -> None:
-    def left() -> Any:
-        return cluster.run(failed_member(LOG, CLAIM, 3))
+    def others() -> Any:
+        return cluster.run(look_at_others(LOG, CLAIM, 3))
 
-    assert left() == 2
+    assert others() == Others(2, None)
     cluster.run(leave_done(LOG, CLAIM, DoneRecord("leader", 2)))
-    assert left() == 1
+    assert others() == Others(1, None)
     failure = StepFailure("LookupError", "told to", FailurePhase.BODY, "traceback")
     cluster.run(leave_done(LOG, CLAIM, DoneRecord("leader", 1, failure)))
-    assert left() == failure
+    assert others() == Others(0, failure)
 
 
 def test_the_owner_of_a_gang_is_never_dead_at_a_glance() -> None:
@@ -226,6 +226,8 @@ def break_down(path: str, how: str) -> str:
         if how == "raise":
             raise LookupError("told to")
         os.kill(os.getpid(), signal.SIGKILL)
+    if first_time and how == "break":
+        raise ConnectionResetError("by process 1")
     if first_time:
         time.sleep(60)
     return "survived"
@@ -237,6 +239,10 @@ def raise_in_one(path: str) -> str:
 
 def kill_one(path: str) -> str:
     return break_down(path, "kill")
+
+
+def kill_one_and_notice(path: str) -> str:
+    return break_down(path, "break")
 
 
 def as_gang(executable: Any) -> Any:
@@ -266,12 +272,36 @@ def test_what_one_process_raises_is_the_steps_failure(make_step) -> None:
     assert status.error.message == "a process of its gang failed: LookupError: told to"
 
 
-@pytest.mark.parametrize("body", [raise_in_one, kill_one])
+@pytest.mark.parametrize("body", [raise_in_one, kill_one, kill_one_and_notice])
 def test_a_gang_that_lost_one_begins_again_as_a_whole(make_step, body: Any) -> None:
     step = make_step("a", body, wrap=as_gang, retries=1)
     report = StepRunner().run([step])
     assert (report.outcomes[0].epoch, report.artifact(step)) == (2, "survived")
     assert read_status(step.output_path).kind is StatusKind.SUCCESS
+
+
+def test_what_breaks_because_of_a_killed_process_is_no_verdict(make_step) -> None:
+    step = make_step("a", kill_one_and_notice, wrap=as_gang)
+    with pytest.raises(RunFailedError):
+        StepRunner().run([step])
+    assert read_status(step.output_path).kind is StatusKind.RELEASED
+    assert StepRunner().run([step]).artifact(step) == "survived"
+
+
+def fail_alone(path: str) -> None:
+    member = gang_member()
+    assert member is not None
+    if member.rank == 0:
+        raise LookupError("told to")
+    time.sleep(60)
+
+
+def test_what_only_the_first_process_fails_of_is_a_verdict(make_step) -> None:
+    step = make_step("a", fail_alone, wrap=as_gang)
+    with pytest.raises(RunFailedError) as caught:
+        StepRunner().run([step])
+    assert isinstance(caught.value.exceptions[0], LookupError)
+    assert read_status(step.output_path).kind is StatusKind.FAILED
 
 
 def test_a_killed_process_without_retries_is_the_runs_failure(make_step) -> None:

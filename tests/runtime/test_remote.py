@@ -19,10 +19,12 @@ from marin_trace.runtime.log_records import (
     FailurePhase,
     StartRecord,
 )
+from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.remote import RemoteCallable, remote
 from marin_trace.runtime.report import OutcomeKind
 from marin_trace.runtime.status import StatusKind, read_status
 from marin_trace.runtime.step_runner import EventKind, StepRunner
+from marin_trace.storage.local_store import LocalControlStore
 from marin_trace.storage.store_probe import PROBED_VARIABLE
 from marin_trace.workers.client import JobRequest, JobStatus, use_client
 from marin_trace.workers.local import LocalClient
@@ -360,9 +362,11 @@ class SlowHandle(FakeHandle):
     def __init__(self, request: JobRequest) -> None:
         super().__init__(request)
         self.is_over = False
+        self.asked = 0
         self.hear: Callable[[], None] | None = None
 
     def status(self) -> JobStatus:
+        self.asked += 1
         return JobStatus.SUCCEEDED if self.is_over else JobStatus.PENDING
 
     def when_over(self, callback: Callable[[], None]) -> None:
@@ -406,6 +410,44 @@ def test_jobs_in_flight_hold_no_threads(make_step) -> None:
     assert StepRunner().run(steps).count(OutcomeKind.SUCCEEDED) == 100
     worker.join()
     assert threads[0] - before < 30
+
+
+def test_a_job_that_waits_for_room_is_not_looked_for_in_the_store(make_step, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, looks = SlowCluster(), list[str]()
+    list_store = LocalControlStore.list
+    monkeypatch.setattr(
+        LocalControlStore, "list", lambda self, directory: looks.append(directory) or list_store(self, directory)
+    )
+
+    def work_when_it_was_asked_about() -> None:
+        while not cluster.handles or cluster.handles[0].asked < 3:
+            time.sleep(0.01)
+        counts.append(len(looks))
+        while cluster.handles[0].asked < 5:
+            time.sleep(0.01)
+        counts.append(len(looks))
+        cluster.work()
+
+    counts: list[int] = []
+    worker = threading.Thread(target=work_when_it_was_asked_about)
+    worker.start()
+    step = make_step("a", wrap=as_job(client=cluster))
+    assert StepRunner().run([step]).count(OutcomeKind.SUCCEEDED) == 1
+    worker.join()
+    assert counts[0] == counts[1]
+    assert len(looks) > counts[1]
+
+
+def test_a_cluster_is_given_as_many_jobs_at_a_time_as_the_run_allows(make_step) -> None:
+    steps = [make_step(str(n), wrap=as_job(client=FakeCluster())) for n in range(5)]
+    in_flight = [0]
+
+    def count(event: Any) -> None:
+        in_flight.append(in_flight[-1] + (1 if event.kind is EventKind.STARTED else -1))
+
+    runner = StepRunner(options=RunOptions(max_jobs=2), on_event=count)
+    assert runner.run(steps).count(OutcomeKind.SUCCEEDED) == 5
+    assert max(in_flight) == 2
 
 
 def test_what_this_machine_lacks_is_the_steps_failure(make_step) -> None:

@@ -30,7 +30,7 @@ from marin_trace.runtime.artifact import Artifact
 from marin_trace.runtime.attempt import draft_claim
 from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.driver import driver_for
-from marin_trace.runtime.gang import failed_member, join_gang
+from marin_trace.runtime.gang import join_gang, look_at_others
 from marin_trace.runtime.gang_records import DoneRecord, ReadyRecord
 from marin_trace.runtime.log_records import (
     AttemptLog,
@@ -196,7 +196,7 @@ def _observe(output: str) -> None:
         driver.run(observe(log, state.claim, draft_claim(lease_s=30.0), None))
     else:
         driver.run(join_gang(log, state.claim.job, "gang", 30.0, None))
-        driver.run(failed_member(log, state.claim, size=2))
+        driver.run(look_at_others(log, state.claim, size=2))
 
 
 def run_batch(directory: Path, seed: int, number: int, count: int) -> dict[str, Any]:

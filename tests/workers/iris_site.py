@@ -3,24 +3,30 @@
 That process is not the tests' own: it has warnings and threads of its own, leaves a login token in its home directory,
 and may be killed with all that it started. It has workers for processors, and slices of fake TPUs of two machines each.
 
-Run as a module, with a home directory, it is the cluster: it prints its address and runs until its input ends.
+Run as a module, with a home directory, it is the cluster: it prints its address and runs until its input ends. Each
+line of that names a machine that it is to lose.
 """
 
 import contextlib
+import gc
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marin_trace.runtime.process_tree import carriers_of
 from tests.workers.engines import require_module, skip_engine
 
 ROOT = Path(__file__).parents[2]
 SLICE_TYPE = "v5p-16"
 """Of the slices that the cluster has: two machines of four chips."""
 MACHINES = 2
+PROCESSOR_CORES = 256
+"""Of each machine, of which there are one or two for processors."""
 MACHINE_TYPE = "v5p-8"
 """Of slices that are one machine."""
 WRONG_SLICE_TYPE = "v5litepod-16"
@@ -34,19 +40,40 @@ class IrisCluster:
     url: str
     iris: Any
     """A client of its own, for what only tests do."""
+    process: "subprocess.Popen[bytes]"
 
     @property
     def address(self) -> str:
         """As ``fray://…`` takes it."""
         return self.url.removeprefix("http://")
 
-    def preempt(self, job: str) -> None:
-        """Takes the machines of a running job away."""
+    def preempt(self, job: str, *, ranks: Sequence[int] | None = None) -> None:
+        """Takes the machines of a running job away, of all its processes or of some."""
         from iris.cluster.types import TaskAttempt  # pyright: ignore[reportMissingImports]
 
-        tasks = self.iris.list_tasks(self.job_id(job))
-        results = self.iris.preempt_tasks([TaskAttempt(task_id=task.task_id) for task in tasks], reason="a test")
+        tasks = self._tasks_of(job)
+        taken = tasks if ranks is None else [tasks[rank] for rank in ranks]
+        results = self.iris.preempt_tasks([TaskAttempt(task_id=task.task_id) for task in taken], reason="a test")
         assert all(result.accepted for result in results), results
+
+    def lose(self, machine: str) -> None:
+        """Has a machine vanish with all that runs there; the controller is to notice by itself."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{machine}\n".encode())
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == b"lost\n"
+
+    def machines(self) -> set[str]:
+        """Those that the controller has ever heard of."""
+        return {worker.worker_id for worker in self.iris.list_workers()}
+
+    def machines_of(self, job: str) -> list[str]:
+        """The machines on which the processes of a job run, or ran last, in the order of their ranks."""
+        return [task.worker_id for task in self._tasks_of(job)]
+
+    def _tasks_of(self, job: str) -> list[Any]:
+        return sorted(self.iris.list_tasks(self.job_id(job)), key=lambda task: str(task.task_id))
 
     def job_id(self, name: str) -> Any:
         """Iris's id of a job that has this name."""
@@ -100,7 +127,7 @@ def iris_cluster(directory: Path) -> Iterator[IrisCluster]:
         assert url, (directory / "log").read_text()
         iris = IrisClient.remote(url)
         try:
-            yield IrisCluster(url, iris)
+            yield IrisCluster(url, iris, process)
         finally:
             iris.shutdown()
 
@@ -121,7 +148,20 @@ def main() -> None:
     }
     with connect_cluster(make_local_config(IrisClusterConfig(name="marin-trace-test", scale_groups=groups))) as url:
         print(url, flush=True)
-        sys.stdin.read()
+        for line in sys.stdin:
+            _lose(line.strip())
+            print("lost", flush=True)
+
+
+def _lose(machine: str) -> None:
+    """Its worker answers no more, and no process there has time for a word: lease keepers neither."""
+    from iris.cluster.worker.worker import Worker  # pyright: ignore[reportMissingImports]
+
+    (worker,) = (found for found in gc.get_objects() if type(found) is Worker and found._worker_id == machine)
+    worker.stop(preserve_containers=True)
+    for pid in carriers_of(f"IRIS_WORKER_ID={machine}\0"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _group(name: str, kind: str, variant: str = "", machines: int = 1) -> Any:
@@ -134,7 +174,7 @@ def _group(name: str, kind: str, variant: str = "", machines: int = 1) -> Any:
     from iris.cluster.types import AcceleratorType, CapacityType  # pyright: ignore[reportMissingImports]
 
     resources = ScaleGroupResources(
-        cpu_millicores=256_000,
+        cpu_millicores=1000 * PROCESSOR_CORES,
         memory_bytes=10**12,
         disk_bytes=10**14,
         device_type=AcceleratorType(kind),

@@ -42,6 +42,8 @@ class Node:
     resources: Mapping[str, float] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
+    memory: int | None = None
+    """Bytes; None: what this machine has."""
     env_vars: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -158,6 +160,7 @@ def _add(cluster: Any, node: Node) -> Any:
     return cluster.add_node(
         num_cpus=node.cpus,
         num_gpus=node.gpus,
+        memory=node.memory,
         resources=dict(node.resources),
         labels=dict(node.labels),
         env_vars=dict(node.env_vars) or None,

@@ -78,7 +78,7 @@ def test_many_jobs_are_one_question() -> None:
     assert sum(questions) == 100
 
 
-def test_a_silent_engine_is_said_once_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_silent_engine_is_said_and_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
     engine = Engine(OSError("refused"), OSError("refused"), {"a": JobStatus.SUCCEEDED})
     job = Job()
     JobPoller("engine", engine.look).watch("a", job)
@@ -86,6 +86,20 @@ def test_a_silent_engine_is_said_once_and_changes_nothing(caplog: pytest.LogCapt
     assert len(engine.questions) == 3
     assert [record.message for record in caplog.records] == [
         "engine does not tell about 1 jobs, and is asked again: refused"
+    ]
+
+
+def test_a_silence_that_lasts_is_said_again_and_its_end_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("marin_trace.workers.polling._REMINDER_S", 0.0)
+    job = Job()
+    JobPoller("engine", Engine(OSError("refused"), OSError("refused"), {"a": JobStatus.FAILED}).look).watch("a", job)
+    assert job.next() is JobStatus.FAILED
+    assert [record.message for record in caplog.records][1:] == [
+        "engine has not told about 1 jobs for 0 s, whatever became of them: refused",
+        "engine tells about jobs again, after 0 s",
     ]
 
 

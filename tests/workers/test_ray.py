@@ -218,6 +218,25 @@ def test_a_job_whose_machine_vanishes_runs_again_on_another(
     cluster.lose(next(other for other in raylets if other != raylet))
 
 
+def test_a_job_whose_machine_was_the_only_one_is_pending_until_another_comes(
+    cluster: RayCluster, client: RayClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hall = Node(cpus=1, labels={HALL: "hall-8"})
+    raylet = cluster.add(hall)
+    path = tmp_path / "nodes"
+    call = functools.partial(note_node_and_wait_the_first_time, str(path))
+    handle = submit(client, call, ResourceConfig.with_cpu(1, zone="hall-8"))
+    wait_until(lambda: bool(lines_of(path)) and handle.status() is JobStatus.RUNNING)
+    cluster.lose(raylet)
+    wait_until(lambda: handle.status() is JobStatus.PENDING)
+    assert client.find(handle.job_id) is not None
+    again = cluster.add(hall)
+    assert ended(handle) is JobStatus.SUCCEEDED
+    assert len(lines_of(path)) == 2
+    assert f"{handle.job_id} is begun again: Ray had lost its machine or its worker" in caplog.text
+    cluster.lose(again)
+
+
 def test_what_the_cluster_lacks_is_told_with_what_it_has(client: RayClient) -> None:
     with pytest.raises(ResourcesUnavailableError, match=r"asks for tpu=v5p-32 on each of 4 machines, and the Ray") as e:
         submit(client, int, ResourceConfig.with_tpu("v5p-32"))
