@@ -326,6 +326,14 @@ def test_refs_are_followed_into_other_files(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["x = x[:1]", "x, y = x[0]", "x = y[0]\ny = x[0]", "for x in x:\n    y = [x]"])
+def test_names_that_lead_to_themselves_are_judged(line: str) -> None:
+    findings = findings_of(
+        f"x = y = default_train('m', 1)\n{line}\nexecutor_main(steps=[x, *y])\nexecutor_main(steps=x)"
+    )
+    assert "MT003" in {finding.code for finding in findings}
+
+
 def test_files_that_import_each_other_are_judged(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text("")
     (tmp_path / "a.py").write_text("from b import x\ny = x\ndef f():\n    return f()\n")

@@ -74,7 +74,12 @@ def _is_bound_elsewhere(name: ast.Name, plan: HoistPlan, module: Module) -> bool
     bindings = scope.bindings[name.id] if scope is not None else []
     is_value = any(isinstance(binding, Imported) for binding in bindings) and name.id not in plan.imported
     is_older = any(isinstance(b, Assigned) and _is_older(b.value, module) for b in bindings)
-    looped = [binding.iterable for binding in bindings if isinstance(binding, Element)]
+    # In ``for x in x`` a name leads to itself.
+    looped = [
+        binding.iterable
+        for binding in bindings
+        if isinstance(binding, Element) and name.id not in own_reads(binding.iterable)
+    ]
     is_item = any(_is_made_elsewhere(iterable, plan, module) for iterable in looped)
     return plan.fates.get(name.id) is Fate.LEFT or is_value or is_older or is_item
 

@@ -15,6 +15,7 @@ _SEVERAL = (ast.List, ast.Tuple, ast.ListComp, ast.GeneratorExp, ast.BinOp, ast.
 _MADE = frozenset({Kind.REF, Kind.REFS, Kind.MAPPING})
 _FUNCTIONS = ("fn", "func", "function", "factory", "callback")
 """How parameters end that take a function, and not what calling it returns."""
+_MOST_NAMES = 8
 _FIX = "one @step(name='.../all') function that calls the leaves, and executor_main(steps=[run_...()])"
 
 
@@ -108,15 +109,17 @@ def _is_no_entry(element: ast.expr, module: Module) -> bool:
     return not is_call_of_step and _is_made_without_entry(element, module)
 
 
-def _is_made_without_entry(value: ast.expr, module: Module) -> bool:
-    """Whether a value is a step that no entry step called."""
+def _is_made_without_entry(value: ast.expr, module: Module, depth: int = 0) -> bool:
+    """Whether a value is a step that no entry step called; names are followed, some steps: one may lead to itself."""
     place = module.place(value)
     value = _container(value)
     if not isinstance(value, ast.Call):
         base = next((node for node in ast.walk(value) if isinstance(node, ast.Name)), None)
         made = [] if base is None or base is value else _values_of(base, module)
         is_made = place.at_import and depends_on_steps(kind_of(value, module))
-        return is_made or any(_is_made_without_entry(inner, module) for inner in made)
+        return is_made or (
+            depth < _MOST_NAMES and any(_is_made_without_entry(inner, module, depth + 1) for inner in made)
+        )
     if place.at_import and (calls_steps(value, module) or kind_of(value, module) in _MADE):
         return True
     if module.framework_name(value.func) == "ExecutorStep" or is_helper_name(value.func, module):
