@@ -32,7 +32,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from marin_trace.lowering.step_spec import StepSpec
+from marin_trace import StepSpec
 from marin_trace.runtime.options import RunOptions
 from marin_trace.runtime.schedule import Schedule
 from marin_trace.runtime.step_runner import StepRunner

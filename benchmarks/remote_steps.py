@@ -45,11 +45,18 @@ def empty_step(number: int) -> Any:
     return deferred(nothing, identity="benchmarks:nothing")(output())
 
 
+@step(name="empty")
+def empty_steps(count: int, resources: ResourceConfig) -> None:
+    """All of them."""
+    placed = empty_step.with_options(resources=resources)
+    for number in range(count):
+        placed(number)
+
+
 def run_steps(client: JobClient, count: int, resources: ResourceConfig = ONE_CORE) -> None:
     """A run of steps that are all to be built."""
-    placed = empty_step.with_options(resources=resources)
     with tempfile.TemporaryDirectory() as prefix, use_client(client):
-        executor_main(steps=[placed(number) for number in range(count)], argv=["--prefix", prefix])
+        executor_main(steps=[empty_steps(count, resources)], argv=["--prefix", prefix])
 
 
 def run_job(client: JobClient, resources: ResourceConfig = ONE_CORE) -> None:

@@ -46,6 +46,12 @@ def unwrapped(function: Callable[..., Any]) -> PlainFunction:
             function = types.MethodType(type(function).__call__, function)
 
 
+def hidden_by_ray(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that ``@ray.remote`` hides: its wrapper cannot be called. Any other is given back as it is."""
+    hidden = getattr(function, "_function", None) if type(function).__name__ == "RemoteFunction" else None
+    return hidden if callable(hidden) else function
+
+
 def function_identity(function: Callable[..., Any]) -> str:
     """``module:qualname`` of a plain function or class.
 

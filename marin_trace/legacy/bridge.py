@@ -11,7 +11,7 @@ from typing import Any, Final, final
 
 from marin_trace.errors import ConfigTypeError, CycleError, UnstableValueError, explain
 from marin_trace.ir.config_tree import Found, Path, Record, flatten, materialise
-from marin_trace.ir.functions import function_identity, unwrapped
+from marin_trace.ir.functions import function_identity, hidden_by_ray, unwrapped
 from marin_trace.ir.graph import (
     Call,
     CallHandle,
@@ -180,9 +180,7 @@ def _nothing(config: Any) -> None:
 def _plain_function(fn: Callable[..., Any] | None) -> Callable[..., Any]:
     if fn is None:
         return _nothing
-    # Ray's remote functions cannot be called; what they hide can.
-    hidden = getattr(fn, "_function", None)
-    return hidden if type(fn).__name__ == "RemoteFunction" and callable(hidden) else fn
+    return hidden_by_ray(fn)
 
 
 def _identity(fn: Callable[..., Any] | None) -> str:

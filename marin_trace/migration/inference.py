@@ -11,7 +11,7 @@ from typing import Final
 
 from marin_trace.migration.kinds import Kind, depends_on_steps, element_kind, item_kind, kind_of_annotation, last_name
 from marin_trace.migration.module import Module
-from marin_trace.migration.names import HELPER
+from marin_trace.migration.names import HELPER, HELPERS, HELPERS_FOR_MAPPINGS, HELPERS_FOR_SEVERAL
 from marin_trace.migration.scopes import (
     Assigned,
     Binding,
@@ -28,6 +28,8 @@ from marin_trace.migration.scopes import (
 _REF_METHODS: Final = frozenset({"cd", "nonblocking", "with_output_path"})
 _MAPPING_METHODS: Final = {"values": Kind.REFS, "copy": Kind.MAPPING, "get": Kind.REF, "pop": Kind.REF}
 _SEQUENCE_METHODS: Final = {"copy": Kind.REFS, "pop": Kind.REF}
+_SEVERAL: Final = {1: Kind.REFS, 2: Kind.MAPPING}
+"""What ``*refs`` and ``**refs`` are."""
 _TREE_BUILDERS: Final = frozenset({"list", "tuple", "sorted", "dict", "set", "reversed"})
 _OWN: Final = frozenset({"output", "this_output_path"})
 _REF_CALLS: Final = _OWN | {"ExecutorStep", "InputName", "output_path_of", "get_executor_step"}
@@ -95,9 +97,11 @@ def kind_of_binding(binding: Binding, name: str, scope: Scope, module: Module) -
         case Element(iterable=iterable, is_value=is_value):
             kind = kind_of(iterable, module)
             return item_kind(kind) if is_value else element_kind(kind)
-        case Parameter(argument=argument):
+        case Parameter(argument=argument, stars=stars):
             kind = Kind.UNKNOWN if argument.annotation is None else kind_of_annotation(argument.annotation, module)
-            return kind if depends_on_steps(kind) else Kind.UNKNOWN
+            if not depends_on_steps(kind):
+                return Kind.UNKNOWN
+            return kind if not stars else _SEVERAL[stars] if kind is Kind.REF else Kind.HOLDER
         case Defined(node=node):
             return Kind.STEP if not isinstance(node, ast.ClassDef) and is_step(node, module) else Kind.UNKNOWN
         case Imported():
@@ -222,10 +226,25 @@ def _constructs_steps(node: FunctionNode, module: Module, seen: set[FunctionNode
 
 def is_helper_name(node: ast.expr, module: Module) -> bool:
     """Whether a function of a module that cannot be read is called like one that makes steps."""
-    if not isinstance(node, ast.Name | ast.Attribute) or HELPER.fullmatch(last_name(node)) is None:
-        return False
+    return helper_kind(node, module) is not None
+
+
+def helper_kind(node: ast.expr, module: Module) -> Kind | None:
+    """What a function gives that is known by its name, as one that makes steps; None for any other."""
+    if not isinstance(node, ast.Name | ast.Attribute):
+        return None
+    qualified = module.qualified(node)
     is_unbound = isinstance(node, ast.Name) and module.is_unbound(node)
-    return is_unbound or (module.qualified(node) is not None and definition_of(node, module) is None)
+    # Under another name it is what it is called where it is defined.
+    source, _, name = ("", "", last_name(node)) if qualified is None else qualified.rpartition(".")
+    if HELPER.fullmatch(name) is None or not (is_unbound or (qualified and definition_of(node, module) is None)):
+        return None
+    if name in HELPERS_FOR_SEVERAL:
+        return Kind.REFS
+    if name in HELPERS_FOR_MAPPINGS:
+        return Kind.MAPPING
+    is_own = is_unbound or bool({"experiments", "defaults"} & set(source.split(".")))
+    return Kind.REF if name in HELPERS or is_own else None
 
 
 def is_own_output(node: ast.expr, module: Module) -> bool:
@@ -333,8 +352,11 @@ def _kind_of_call(node: ast.Call, module: Module) -> Kind:  # noqa: PLR0912 (one
     if found is not None:
         kind = returned_kind(*found)
         return kind if depends_on_steps(kind) else _holding(_given(node), module)
-    if called is Kind.STEP or is_helper_name(function, module):
+    if called is Kind.STEP:
         return Kind.REF
+    helper = helper_kind(function, module)
+    if helper is not None:
+        return helper
     if module.qualified(function) == "dataclasses.replace" and node.args:
         return Kind.REF if kind_of(node.args[0], module) is Kind.REF else _holding(_given(node), module)
     return _holding(_given(node), module)

@@ -4,7 +4,8 @@ import ast
 from enum import StrEnum
 from typing import Final
 
-from marin_trace.migration.module import Module
+from marin_trace.migration.module import Module, parsed
+from marin_trace.migration.scopes import Assigned, Imported, Scope
 
 
 class Kind(StrEnum):
@@ -32,6 +33,9 @@ _DEPENDENT: Final = frozenset({Kind.REF, Kind.REFS, Kind.MAPPING, Kind.HOLDER, K
 
 _REF_TYPES: Final = frozenset({"StepRef", "ExecutorStep", "InputName"})
 
+_MOST_ALIASES: Final = 8
+"""How many names that stand for types are followed to one."""
+
 
 def depends_on_steps(kind: Kind) -> bool:
     """Whether a value cannot be had without calling a step."""
@@ -56,24 +60,42 @@ def item_kind(kind: Kind) -> Kind:
             return Kind.UNKNOWN
 
 
-def kind_of_annotation(node: ast.expr, module: Module) -> Kind:
-    """What a value of an annotated type is."""
+def kind_of_annotation(node: ast.expr, module: Module, depth: int = 0) -> Kind:
+    """What a value of an annotated type is; names that stand for a type are followed."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return _kind_of_quoted(node.value)
+        return _kind_of_quoted(node.value, module, depth)
     if module.framework_name(node) in _REF_TYPES:
         return Kind.REF
     match node:
         case ast.BinOp(op=ast.BitOr()):
             parts = _union_parts(node)
-            kinds = {kind_of_annotation(part, module) for part in parts if not _is_none(part)}
+            kinds = {kind_of_annotation(part, module, depth) for part in parts if not _is_none(part)}
             return kinds.pop() if len(kinds) == 1 else Kind.UNKNOWN
         case ast.Subscript(value=value, slice=inner):
             is_optional = isinstance(value, ast.Name | ast.Attribute) and last_name(value) in ("Optional", "Union")
             items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
-            kinds = [kind_of_annotation(item, module) for item in items if not _is_none(item)]
+            kinds = [kind_of_annotation(item, module, depth) for item in items if not _is_none(item)]
             if is_optional:
                 return kinds[0] if len(set(kinds)) == 1 else Kind.UNKNOWN
             return _container(value) if kinds and kinds[-1] is Kind.REF else Kind.UNKNOWN
+        case ast.Name(id=name):
+            place = module.place(node) if module.has_place(node) else None
+            return _kind_of_alias(name, module.root if place is None else place.scope, module, depth)
+        case _:
+            return Kind.UNKNOWN
+
+
+def _kind_of_alias(name: str, scope: Scope, module: Module, depth: int) -> Kind:
+    """What a value is whose type is a name for another type, in whichever module that was given."""
+    found = scope.lookup(name)
+    bindings = found.bindings[name] if found is not None else []
+    # Some steps: names may stand for each other in a circle.
+    match bindings:
+        case [Assigned(value=value)] if depth < _MOST_ALIASES:
+            return kind_of_annotation(value, module, depth + 1)
+        case [Imported(module=source, attribute=str(attribute))] if depth < _MOST_ALIASES:
+            owner = module.project.module_of(module, module.absolute(source))
+            return Kind.UNKNOWN if owner is None else _kind_of_alias(attribute, owner.root, owner, depth + 1)
         case _:
             return Kind.UNKNOWN
 
@@ -108,6 +130,13 @@ def last_name(node: ast.Name | ast.Attribute) -> str:
     return node.id if isinstance(node, ast.Name) else node.attr
 
 
-def _kind_of_quoted(text: str) -> Kind:
-    words = {word.strip() for word in text.split("|")} - {"None"}
-    return Kind.REF if words and words <= _REF_TYPES else Kind.UNKNOWN
+def _kind_of_quoted(text: str, module: Module, depth: int) -> Kind:
+    try:
+        lines = parsed(text.strip(), module.path).body
+    except SyntaxError:
+        return Kind.UNKNOWN
+    match lines:
+        case [ast.Expr(value=value)] if depth < _MOST_ALIASES:
+            return kind_of_annotation(value, module, depth + 1)
+        case _:
+            return Kind.UNKNOWN

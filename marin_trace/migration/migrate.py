@@ -9,26 +9,29 @@ import ast
 import functools
 import logging
 import re
+from bisect import bisect_right
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, TypeAlias, final
 
 from marin_trace.migration.findings import Finding
 from marin_trace.migration.lint import deep_recursion, lint_module, syntax_finding
-from marin_trace.migration.module import Module, Project, parsed
+from marin_trace.migration.module import Module, Project, Span, parsed
 from marin_trace.migration.names import Packages
 from marin_trace.migration.parallel import Workers
-from marin_trace.migration.rewriting.constructor_plans import plan_constructors
+from marin_trace.migration.rewriting.constructor_plans import Left, plan_constructors
 from marin_trace.migration.rewriting.constructors import rewrite_constructors
-from marin_trace.migration.rewriting.cst import Document, spaced
+from marin_trace.migration.rewriting.cst import Document
 from marin_trace.migration.rewriting.expressions import rewrite_expressions
+from marin_trace.migration.rewriting.fates import Surroundings
 from marin_trace.migration.rewriting.hoisting import rewrite_imports_of_steps
-from marin_trace.migration.rewriting.hoisting_plans import Surroundings
 from marin_trace.migration.rewriting.imports import LocalNames, tidied_imports, with_wanted_imports
 from marin_trace.migration.rewriting.library import positional_arguments, rewrite_defaults
 from marin_trace.migration.rewriting.lines import parts_read
+from marin_trace.migration.rewriting.parameters import rewrite_parameters
+from marin_trace.migration.rewriting.splitting import split_lines
 from marin_trace.migration.sources import Source, comment_lines, project_root, python_files, read_source
 
 logger = logging.getLogger(__name__)
@@ -84,12 +87,14 @@ def _migrated(paths: Sequence[Path], packages: Packages, workers: Workers) -> li
     texts = {path: file.source.text for path, file in files.items() if file.finding is None}
     chosen = frozenset(str(path.resolve()) for path in texts)
     # Once more where something is left: of several calls of executor_main each round gives one its entry step.
+    clean: frozenset[Path] = frozenset()
     for _ in range(_MOST_ROUNDS):
         before = texts
-        texts = _round(_Run(before, chosen, packages, positional), workers)
+        texts, clean = _round(_Run(before, chosen, packages, positional), workers)
         if texts == before:
             break
-    tell = functools.partial(_remarked_part, texts=_resolved(texts), packages=packages)
+        clean = frozenset()
+    tell = functools.partial(_remarked_part, texts=_resolved(texts), packages=packages, clean=clean)
     done = dict(zip(texts, workers.map(tell, [files[path].source for path in texts]), strict=True))
     return [done[path] if file.finding is None else _unread(path, file.finding) for path, file in files.items()]
 
@@ -142,23 +147,26 @@ class _Begun:
     text: str
     created: frozenset[str] = frozenset()
     is_touched: bool = False
+    is_clean: bool = False
+    """Lint has nothing to say of it, as long as no file changes."""
 
 
 def _resolved(texts: Mapping[Path, str]) -> dict[Path, str]:
     return {path.resolve(): text for path, text in texts.items()}
 
 
-def _round(run: _Run, workers: Workers) -> dict[Path, str]:
-    """The texts after each pass was made once."""
+def _round(run: _Run, workers: Workers) -> tuple[dict[Path, str], frozenset[Path]]:
+    """The texts after each pass was made once, and the files of which there was nothing to be said before."""
     paths = list(run.texts)
     begun = dict(zip(paths, workers.map(functools.partial(_begun_part, run=run), paths), strict=True))
+    clean = frozenset(path for path, file in begun.items() if file.is_clean)
     if not any(file.is_touched for file in begun.values()):
-        return dict(run.texts)
+        return dict(run.texts), clean
     texts = _resolved({path: file.text for path, file in begun.items()})
     look = functools.partial(_imports_part, texts=texts, packages=run.packages)
     surroundings = _surroundings(workers.map(look, _neighbours(paths)), run.chosen)
     finish = functools.partial(_hoisted_part, run=run, begun=begun, surroundings=surroundings)
-    return dict(zip(paths, workers.map(finish, paths), strict=True))
+    return dict(zip(paths, workers.map(finish, paths), strict=True)), clean
 
 
 def _begun_part(paths: Sequence[Path], *, run: _Run) -> list[_Begun]:
@@ -185,12 +193,13 @@ def _kept_if_invalid(path: Path) -> Generator[None]:
 
 def _begun(module: Module, chosen: frozenset[str], positional: Mapping[str, int]) -> _Begun:
     if not _needs_change(module, chosen):
-        return _Begun(module.text)
+        return _Begun(module.text, is_clean=module.memo.get("findings") == [])
     names = LocalNames(module)
-    current = _again(module, with_wanted_imports(module, names))
+    current = _again(module, split_lines(module))
+    current = _again(current, with_wanted_imports(current, names))
     kept = plan_constructors(current).kept_nodes
-    current = _again(module, rewrite_expressions(current, names, kept))
-    current = _again(module, rewrite_defaults(current, positional))
+    current = _again(current, rewrite_expressions(current, names, kept))
+    current = _again(current, rewrite_defaults(current, positional))
     text, created = rewrite_constructors(current, names, set(chosen))
     parsed(text, module.path)
     return _Begun(text, frozenset(created), is_touched=True)
@@ -198,7 +207,7 @@ def _begun(module: Module, chosen: frozenset[str], positional: Mapping[str, int]
 
 def _again(module: Module, text: str) -> Module:
     """A module with another text."""
-    return Module(module.path, text, module.project)
+    return module if text == module.text else Module(module.path, text, module.project)
 
 
 def _needs_change(module: Module, chosen: frozenset[str]) -> bool:
@@ -215,7 +224,8 @@ def _has_old_style(module: Module) -> bool:
     packages = module.project.packages
     if packages.is_framework(module.dotted):
         return False
-    if any(finding.code in _TRIGGERS for finding in lint_module(module)):
+    findings = module.memo["findings"] = lint_module(module)
+    if any(finding.code in _TRIGGERS for finding in findings):
         return True
     imports = module.nodes(ast.ImportFrom)
     return packages.old != packages.new and any(_is_below(node.module, packages.old) for node in imports)
@@ -229,7 +239,7 @@ def _imports_changes(module: Module, chosen: frozenset[str]) -> bool:
     """Whether a module imports from a file that is migrated and changes, so that a name may be a function by then."""
     for node in module.nodes(ast.ImportFrom):
         owner = module.project.module_of(module, module.absolute("." * node.level + (node.module or "")))
-        if owner is None or owner is module or str(owner.path.resolve()) not in chosen:
+        if owner is None or owner is module or str(owner.resolved) not in chosen:
             continue
         if _needs_change(owner, chosen):
             return True
@@ -267,8 +277,15 @@ def _imports_of(module: Module | None) -> _Imported:
     for node in module.nodes(ast.ImportFrom):
         owner = module.project.module_of(module, module.absolute("." * node.level + (node.module or "")))
         if owner is not None and owner is not module:
-            path = str(owner.path.resolve())
+            path = str(owner.resolved)
             found += [(path, alias.name, (alias.asname or alias.name) in in_parts) for alias in node.names]
+    for node in module.nodes(ast.Attribute):
+        qualified = module.qualified(node)
+        owner = None if qualified is None else module.project.module_of(module, qualified.rpartition(".")[0])
+        if owner is not None and owner is not module:
+            user = module.parent(node)
+            is_part = isinstance(user, ast.Subscript) and user.value is node
+            found.append((str(owner.resolved), node.attr, is_part))
     return found
 
 
@@ -302,23 +319,26 @@ def _hoisted(path: Path, file: _Begun, before: str, project: Project, surroundin
     module = project.module_at(path.resolve()) or Module(path, file.text, project)
     text, created = rewrite_imports_of_steps(module, LocalNames(module), surroundings)
     original = Module(path, before, project)
-    text = tidied_imports(Module(path, text, project), original)
+    created |= file.created
+    text = rewrite_parameters(_again(module, text))
+    text = tidied_imports(_again(module, text), original, created)
     if "TYPE_CHECKING" in text:
         # A block that has lost its imports is gone by now, and with it what its condition needed.
-        text = tidied_imports(Module(path, text, project), original)
-    text = _spaced(text, path, {*file.created, *created})
+        text = tidied_imports(_again(module, text), original, created)
     parsed(text, path)
     return text
 
 
-def _spaced(text: str, path: Path, created: set[str]) -> str:
-    tree = Document(text, path).tree
-    return tree.with_changes(body=spaced(tree.body, created)).code if created else text
-
-
-def _remarked_part(sources: Sequence[Source], *, texts: Mapping[Path, str], packages: Packages) -> list[Migrated]:
+def _remarked_part(
+    sources: Sequence[Source], *, texts: Mapping[Path, str], packages: Packages, clean: frozenset[Path]
+) -> list[Migrated]:
     project = Project(packages, texts)
-    return [_remarked(source, texts[source.path.resolve()], project) for source in sources]
+    done: list[Migrated] = []
+    for source in sources:
+        text = texts[source.path.resolve()]
+        is_done = source.path in clean and _without_remarks(text) == text
+        done.append(Migrated(source, text, ()) if is_done else _remarked(source, text, project))
+    return done
 
 
 def _remarked(source: Source, text: str, project: Project) -> Migrated:
@@ -326,22 +346,40 @@ def _remarked(source: Source, text: str, project: Project) -> Migrated:
     path = source.path
     with deep_recursion(path):
         bare = _without_remarks(text)
-        findings = lint_module(Module(path, bare, project))
-        if not findings:
-            return Migrated(source, bare, ())
-        starts = _statement_lines(Module(path, bare, project))
-        lines = bare.split("\n")
-        messages: dict[int, dict[str, str]] = {}
-        for finding in findings:
-            start = max((line for line in starts if line <= finding.line), default=finding.line)
-            messages.setdefault(start, {}).setdefault(finding.code, finding.message)
-        for start in sorted(messages, reverse=True):
-            indent = lines[start - 1][: len(lines[start - 1]) - len(lines[start - 1].lstrip())]
-            lines[start - 1 : start - 1] = [
-                f"{indent}# {code}: {message}" for code, message in sorted(messages[start].items())
-            ]
-        remarked = "\n".join(lines)
-        return Migrated(source, remarked, tuple(lint_module(Module(path, remarked, project))))
+        module = Module(path, bare, project)
+        findings = _with_reasons(lint_module(module), module)
+    if not findings:
+        return Migrated(source, bare, ())
+    starts = sorted(_statement_lines(module))
+    lines = bare.split("\n")
+    messages: dict[int, dict[str, str]] = {}
+    for finding in findings:
+        start = starts[bisect_right(starts, finding.line) - 1]
+        messages.setdefault(start, {}).setdefault(finding.code, finding.message)
+    for start in sorted(messages, reverse=True):
+        indent = lines[start - 1][: len(lines[start - 1]) - len(lines[start - 1].lstrip())]
+        lines[start - 1 : start - 1] = [
+            f"{indent}# {code}: {message}" for code, message in sorted(messages[start].items())
+        ]
+
+    def moved(line: int) -> int:
+        return line + sum(len(told) for start, told in messages.items() if start <= line)
+
+    left = [replace(finding, line=moved(finding.line), end_line=moved(finding.end_line)) for finding in findings]
+    return Migrated(source, "\n".join(lines), tuple(left))
+
+
+def _with_reasons(findings: Sequence[Finding], module: Module) -> list[Finding]:
+    """Findings that say of constructors why they were left."""
+    reasons = {
+        module.span(plan.call): plan.reason for plan in plan_constructors(module).plans if isinstance(plan, Left)
+    }
+    told: list[Finding] = []
+    for finding in findings:
+        place = Span(finding.line, finding.column - 1, finding.end_line, finding.end_column - 1)
+        reason = reasons.get(place) if finding.code == "MT005" else None
+        told.append(replace(finding, message=f"{finding.message}: {reason}") if reason else finding)
+    return told
 
 
 def _without_remarks(text: str) -> str:

@@ -1,13 +1,15 @@
 """A module as text to be judged, and the project that its imports lead into."""
 
 import ast
+import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path, PurePath
-from typing import Any, Final, TypeVar, final
+from pathlib import Path
+from typing import Any, Final, TypeVar, cast, final
 
 from marin_trace.errors import StorageError
 from marin_trace.migration.findings import Finding
@@ -16,6 +18,9 @@ from marin_trace.migration.scopes import Imported, Place, Scope, ScopeTree, dott
 from marin_trace.migration.sources import EVERY_CODE, project_root, read_source, suppressed_codes
 
 _Node = TypeVar("_Node", bound=ast.AST)
+
+_ROOTS: Final = ("pyproject.toml", ".git")
+"""What lies in the topmost directory that a project's modules are looked for in."""
 
 
 class Layer(StrEnum):
@@ -94,6 +99,11 @@ class Module:
         """What else was found out about the module, by what it is called."""
 
     @cached_property
+    def resolved(self) -> Path:
+        """The file without links."""
+        return self.path.resolve()
+
+    @cached_property
     def layer(self) -> Layer:
         """The layer of the file."""
         return layer_of(self.path)
@@ -101,7 +111,7 @@ class Module:
     @cached_property
     def dotted(self) -> str:
         """The module's name, as far as packages with ``__init__.py`` say."""
-        path = self.path.resolve()
+        path = self.resolved
         parts = [] if path.stem == "__init__" else [path.stem]
         folder = path.parent
         while (folder / "__init__.py").exists():
@@ -160,6 +170,16 @@ class Module:
         assert isinstance(current, ast.stmt)
         return current
 
+    def line_of(self, statement: ast.stmt) -> list[ast.stmt]:
+        """The statements that stand on the line of one, in order: itself, and what semicolons divide from it."""
+        parent = self.place(statement).parent
+        for name in ("body", "orelse", "finalbody"):
+            block: Any = getattr(parent, name, None)
+            # A lambda and a conditional expression have one expression there.
+            if isinstance(block, list) and statement in block:
+                return [line for line in cast("list[ast.stmt]", block) if line.lineno == statement.lineno]
+        return [statement]
+
     def function(self, node: ast.AST) -> ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | None:
         """The innermost function whose body a node belongs to."""
         scope: Scope | None = self.place(node).scope
@@ -188,8 +208,11 @@ class Module:
     def framework_name(self, node: ast.expr) -> str | None:
         """``step`` for an expression that means the executor's ``step``, however it was imported.
 
-        A name that nothing binds, as in an excerpt or after ``import *``, means what the executor calls so.
+        A name that nothing binds, as in an excerpt or after ``import *``, means what the executor calls so. A generic
+        class with its arguments, ``ExecutorStep[Config]``, is that class.
         """
+        if isinstance(node, ast.Subscript):
+            node = node.value
         qualified = self.qualified(node)
         if qualified is not None:
             return self.project.packages.framework_name(qualified)
@@ -251,7 +274,7 @@ class Project:
         """The module that a file's import of an absolute name leads to."""
         if not dotted or self.packages.is_framework(dotted):
             return None
-        folder = importer.path.resolve().parent
+        folder = importer.resolved.parent
         key = (folder, dotted)
         if key not in self._paths:
             self._paths[key] = _file_of(folder, dotted)
@@ -275,13 +298,17 @@ class Project:
 
 def _file_of(folder: Path, dotted: str) -> Path | None:
     """Where a module's source lies: below a directory above the importing file, or below a source root there."""
-    relative = PurePath(*dotted.split("."))
-    for root in (folder, *folder.parents):
-        for source_root in (root, root / "src", root / "lib" / dotted.partition(".")[0] / "src"):
-            for candidate in (source_root / relative.with_suffix(".py"), source_root / relative / "__init__.py"):
-                if candidate.is_file():
-                    return candidate
-        if any((root / name).exists() for name in ("pyproject.toml", ".git")):
+    top = dotted.partition(".")[0]
+    relative = dotted.replace(".", os.sep)
+    for root in map(str, (folder, *folder.parents)):
+        for source_root in (root, f"{root}/src", f"{root}/lib/{top}/src"):
+            # Most names are found nowhere: where there is no such directory or file, nothing below it is asked for.
+            if not os.path.exists(f"{source_root}/{top}") and not os.path.exists(f"{source_root}/{top}.py"):
+                continue
+            for candidate in (f"{source_root}/{relative}.py", f"{source_root}/{relative}/__init__.py"):
+                if os.path.isfile(candidate):
+                    return Path(candidate)
+        if top in sys.stdlib_module_names or any(os.path.exists(f"{root}/{name}") for name in _ROOTS):
             return None
     return None
 

@@ -53,8 +53,22 @@ STEP_OPTIONS: Final = ("description", "resources", "pip_dependency_groups", "ove
 LIBRARY_MODULES: Final = frozenset({"io"})
 """Modules of the package that library code may import."""
 
+HELPERS: Final = frozenset(
+    f"default_{what}"
+    for what in ("anneal", "dpo", "download", "eval", "scaling_law_pred", "sft", "tokenize", "train", "train_dpo")
+)
+"""Functions of Marin that make a step, known by their names where their module cannot be read."""
+
+HELPERS_FOR_SEVERAL: Final = frozenset(
+    {"default_base_eval", "default_key_evals", "default_sft_eval", "default_speedrun"}
+)
+"""Those that make a list of steps."""
+
+HELPERS_FOR_MAPPINGS: Final = frozenset({"default_validation_sets"})
+"""Those that make a mapping of steps."""
+
 HELPER: Final = re.compile(r"default_\w+")
-"""How functions are called that make steps, where their module cannot be read: ``default_train`` …"""
+"""How other functions are called that make steps, where an experiment's own module has them."""
 
 REPORT_FORMATS: Final = ("github", "json", "sarif", "text")
 """How findings can be printed."""

@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 ScopeNode: TypeAlias = (
@@ -12,6 +12,8 @@ ScopeNode: TypeAlias = (
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+# ``type Name = …``, which Python 3.11 does not have.
+_TYPE_ALIAS: Any = getattr(ast, "TypeAlias", ())
 
 
 @final
@@ -39,6 +41,8 @@ class Parameter:
     """A parameter of a function."""
 
     argument: ast.arg
+    stars: int = 0
+    """1 for ``*args``, 2 for ``**kwargs``: its annotation is that of each value."""
 
 
 @final
@@ -128,6 +132,11 @@ class ScopeTree:
     ) -> None:
         self.places[node] = Place(scope, parent, at_import, is_annotation)
         _bind(node, scope)
+        if isinstance(node, _TYPE_ALIAS):
+            _bind_type(node, scope)
+        # From Python 3.12 on: def f[T: Bound](…), class A[T: Bound].
+        for parameter in getattr(node, "type_params", ()):
+            self._visit(parameter, scope, node, at_import=False, is_annotation=True)
         if isinstance(node, _FUNCTIONS):
             self._visit_function(node, scope, at_import=at_import)
         elif isinstance(node, ast.Lambda):
@@ -153,7 +162,8 @@ class ScopeTree:
         self.scopes[node] = inner
         if isinstance(node, (*_FUNCTIONS, ast.Lambda)):
             for argument in _arguments(node.args):
-                inner.bindings.setdefault(argument.arg, []).append(Parameter(argument))
+                stars = 1 if argument is node.args.vararg else 2 if argument is node.args.kwarg else 0
+                inner.bindings.setdefault(argument.arg, []).append(Parameter(argument, stars))
         return inner
 
     def _visit_function(self, node: FunctionNode, scope: Scope, *, at_import: bool) -> None:
@@ -249,6 +259,11 @@ def _children(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                     yield name, item
 
 
+def _bind_type(node: Any, scope: Scope) -> None:
+    """``type Name = …``."""
+    _add(scope, node.name.id, Assigned(node.value))
+
+
 def _bind(node: ast.AST, scope: Scope) -> None:  # noqa: PLR0912 (one branch for each statement that binds)
     match node:
         case ast.Assign(targets=targets, value=value):
@@ -274,6 +289,8 @@ def _bind(node: ast.AST, scope: Scope) -> None:  # noqa: PLR0912 (one branch for
         case ast.withitem(optional_vars=ast.expr() as target):
             _bind_target(target, None, scope)
         case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            _add(scope, name, Opaque())
+        case ast.MatchMapping(rest=str(name)):
             _add(scope, name, Opaque())
         case _:
             pass

@@ -82,7 +82,8 @@ def _of_value(path: str, value: Any, new: Mapping[str, tuple[Any, ...]], label: 
     inside = {
         known: found for known, found in new.items() if known == path or known.startswith((f"{path}.", f"{path}["))
     }
-    if not inside or not path:
+    whole = new.get(path, ())
+    if not inside or not path or (whole and _is_same(value, whole[0])):
         return
     old = dict(_leaves(value, path))
     if not isinstance(value, dict | list):

@@ -166,13 +166,21 @@ def _followed(source: str) -> tuple[str, StepStatus]:
 def _refuse_unfinished(source: str, status: StepStatus) -> None:
     if status.is_finished:
         return
-    if status.kind is StatusKind.MISSING and not status.foreign_run:
+    if status.kind is StatusKind.MISSING and not status.foreign_run and not _holds_anything(source):
+        what = "no output lies there"
+        hint = "marin-trace status PREFIX lists what is under a prefix"
+    elif status.kind is StatusKind.MISSING and not status.foreign_run:
         what = "nothing there says that it is finished"
         hint = f"if it is complete, say so: echo SUCCESS > {source}/.executor_status"
     else:
         what = "an older system may still build it" if status.foreign_run else f"its last attempt is {status.kind}"
         hint = f"marin-trace verify {source}"
     raise RunError(explain(f"{source} cannot be adopted: {what}", facts=_owner_facts(status), hint=hint))
+
+
+def _holds_anything(path: str) -> bool:
+    store = patient_store_for(path)
+    return bool(store.list(path)) or bool(store.list_directories(path))
 
 
 def _owner_facts(status: StepStatus) -> dict[str, object]:

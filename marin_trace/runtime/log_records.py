@@ -464,18 +464,28 @@ class AttemptLog:
 def status_word(content: bytes) -> str:
     """What a status token says: a bare word, or the last of the events that a still older system wrote as JSON lines.
 
+    A line that was not written to its end, and one that is no event, say nothing: the one before counts.
+
     Returns:
         The word; the text as it is where it is neither.
     """
-    token = content.decode(errors="replace").strip()
-    last = token.rpartition("\n")[2]
-    if not last.startswith("{"):
-        return token
+    token = content.decode("utf-8-sig", errors="replace").strip()
+    for line in reversed(token.splitlines()):
+        word = _word_of(line.strip())
+        if word is not None:
+            return word
+    return token
+
+
+def _word_of(line: str) -> str | None:
+    """What one line of a status token says; None where that cannot be told."""
+    if not line.startswith("{"):
+        return line or None
     try:
-        event = mapping(parsed_json(last.encode()))
+        status = mapping(parsed_json(line.encode())).get("status")
     except (ValueError, TypeError):  # somebody else's file: what it means is not known
-        return token
-    return str(event.get("status", token))
+        return None
+    return status if isinstance(status, str) else None
 
 
 def _job(record: dict[str, Any]) -> JobIdentity:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, final, overl
 from marin_trace.errors import ConfigError, ConfigTypeError, TraceError, explain
 from marin_trace.io import running_body
 from marin_trace.ir.config_tree import Found, Record, flatten_arguments
-from marin_trace.ir.functions import PlainFunction, function_identity, unwrapped
+from marin_trace.ir.functions import PlainFunction, function_identity, hidden_by_ray, unwrapped
 from marin_trace.ir.graph import Call, CallHandle, FunctionRef
 from marin_trace.ir.location import user_location
 from marin_trace.ir.refs import DeferredResult, TracedValue
@@ -170,7 +170,8 @@ def deferred(
     called, as a jitted JAX function can be called eagerly.
 
     Args:
-        fn: A function or class of any signature; a partial or a bound method too. Without it: a decorator.
+        fn: A function or class of any signature; a partial or a bound method too. Without it: a decorator. Of what
+            ``@ray.remote`` made, the function in it; what the step needs is said by ``@step(resources=…)``.
         identity: What stands for the function in fingerprints, instead of ``module:qualname``: for one that was moved
             or renamed (its old name keeps the outputs), for a lambda, or for a function of a notebook.
         unversioned: Config paths that are no part of the identity: ``("config.workers", "config.shards[*].host")``.
@@ -208,6 +209,7 @@ def deferred(
         raise ConfigTypeError(
             explain(f"deferred() takes a function or class, not {type(fn).__name__}", at=user_location())
         )
+    fn = hidden_by_ray(fn)
     if identity is not None and not identity.strip():
         raise ConfigError(explain("identity= is empty", at=user_location(), hint='write identity="my_module:my_fn"'))
     if isinstance(unversioned, str):

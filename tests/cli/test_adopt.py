@@ -362,8 +362,8 @@ def test_an_adopted_output_that_was_built_again_is_told(experiment: Path, prefix
     [
         (["raw/wrods", "left", "--experiment", "new.py"], 1, "the experiment has no step 'raw/wrods'"),
         (["all", "left", "--experiment", "new.py"], 1, "a group has no output of its own"),
-        (["raw/words", "nowhere", "--experiment", "new.py"], 1, "nothing there says that it is finished"),
-        (["raw/words", __file__, "--experiment", "new.py"], 1, "nothing there says that it is finished"),
+        (["raw/words", "nowhere", "--experiment", "new.py"], 1, "cannot be adopted: no output lies there"),
+        (["raw/words", __file__, "--experiment", "new.py"], 1, "cannot be adopted: no output lies there"),
         (["raw/words", "http://x/y", "--experiment", "new.py"], 2, "http:// cannot hold outputs"),
         (["raw/words", "left"], 1, "has recorded what its recipe is"),
         (["raw/words"], 2, "adopt takes a step and a path"),

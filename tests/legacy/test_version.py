@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
+from enum import Enum, StrEnum
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -120,6 +121,104 @@ EXAMPLES = [
         "fd9744",
     ),
 ]
+
+
+class Mode(Enum):
+    FAST = "fast"
+
+
+class Level(StrEnum):
+    HIGH = "high"
+
+
+@dataclass(frozen=True)
+class Nested:
+    shards: Any
+    mode: Any = None
+
+
+WORKED = {
+    "fields in dicts in lists": (
+        {"a": [{"b": Nested([Shard(versioned(1)), {"c": versioned("x")}])}]},
+        '{"a[0].b.shards[0].count": 1, "a[0].b.shards[1].c": "x"}',
+        [],
+    ),
+    "lists and tuples in each other": (
+        {"z": ([versioned(1), 2], (versioned(3),))},
+        '{"z[0][0]": 1, "z[1][0]": 3}',
+        [],
+    ),
+    "keys as they are": (
+        {"b c": versioned(1), "a.b": {"": versioned(2)}, "": {"d": versioned(3)}},
+        '{"a.b.": 2, "b c": 1, "d": 3}',
+        [],
+    ),
+    "what is None": (
+        {"a": None, "b": versioned(None), "c": [None, versioned(False)]},
+        '{"b": null, "c[1]": false}',
+        [],
+    ),
+    "members, and dataclasses as they print themselves": (
+        {
+            "m": versioned(Mode.FAST),
+            "l": versioned(Level.HIGH),
+            "s": versioned(Shard(3)),
+            "p": versioned(PurePath("a/b")),
+        },
+        '{"l": "high", "m": "Mode.FAST", "p": "a/b", "s": "Shard(count=3)"}',
+        [],
+    ),
+    "floats and large numbers": (
+        {"f": versioned([0.1 + 0.2, 1e22, 1e-07, -0.0, 3e-4, float("inf"), 2**70])},
+        '{"f": [0.30000000000000004, 1e+22, 1e-07, -0.0, 0.0003, Infinity, 1180591620717411303424]}',
+        [],
+    ),
+    "texts": (
+        {"日本": versioned('é\u2028\n"\\😀')},
+        '{"\\u65e5\\u672c": "\\u00e9\\u2028\\n\\"\\\\\\ud83d\\ude00"}',
+        [],
+    ),
+    "a step three times, below and as a whole": (
+        {"x": raw, "y": [raw / "a" / "b", raw.cd("c/")], "n": versioned(1)},
+        '{"n": 1, "x": "DEP[0]", "y[0]": "DEP[1]/a/b", "y[1]": "DEP[2]/c/"}',
+        [RAW_TEXT, RAW_TEXT, RAW_TEXT],
+    ),
+    "where a step that is read writes is no part of it": (
+        {"x": raw.with_output_path("gs://bucket/raw"), "o": this_output_path("sub")},
+        '{"x": "DEP[0]"}',
+        [RAW_TEXT],
+    ),
+    "paths that no step makes": (
+        Nested([InputName.hardcoded("raw/x") / "y", InputName(None, "gs://b/z")], mode=output_path_of(raw, "q")),
+        '{"mode": "DEP[0]/q", "shards[0]": "raw/x/y", "shards[1]": "gs://b/z"}',
+        [RAW_TEXT],
+    ),
+    "dicts that are versioned, by key": (
+        {"w": versioned({"b": 1, "a": [{"d": None, "c": 0.5}]})},
+        '{"w": {"a": [{"c": 0.5, "d": null}], "b": 1}}',
+        [],
+    ),
+}
+"""Configs, with what a person wrote down for them: the config and the dependencies of their versions."""
+
+
+@pytest.mark.parametrize(("config", "written", "entries"), WORKED.values(), ids=WORKED)
+def test_a_version_worked_out_by_hand(config: Any, written: str, entries: list[str]) -> None:
+    text = f'{{"config": {written}, "dependencies": [{", ".join(entries)}], "name": "by/hand"}}'
+    old = ExecutorStep("by/hand", work, config)
+    assert text_of(old) == text
+    [*_, spec] = lower(old, prefix="gs://bucket")
+    assert spec.output_path == f"gs://bucket/by/hand-{hashlib.md5(text.encode()).hexdigest()[:6]}"
+
+
+def test_pseudo_dependencies_are_numbered_with_the_others_and_listed_apart() -> None:
+    config = {"watch": [tiny.nonblocking(), (raw / "x").nonblocking()], "data": raw / "y", "last": tiny}
+    text = (
+        '{"config": {"data": "DEP[2]/y", "last": "DEP[3]", "watch[0]": "DEP[0]", "watch[1]": "DEP[1]/x"}, '
+        f'"dependencies": [{RAW_TEXT}, {TINY_TEXT}], "name": "watching", '
+        f'"pseudo_dependencies": [{TINY_TEXT}, {RAW_TEXT}]}}'
+    )
+    assert text_of(ExecutorStep("watching", work, config)) == text
 
 
 @pytest.mark.parametrize(("old", "text", "md5"), EXAMPLES, ids=[old.name for old, _, _ in EXAMPLES])

@@ -292,6 +292,266 @@ CASES = {
             return models[name]()
         """,
     ),
+    "a name that is bound again later keeps its value": (
+        """
+        size = 1
+        small = ExecutorStep(name=f"s{size}", fn=work, config=Config(size, this_output_path()))
+        size = 2
+        large = ExecutorStep(name="large", fn=work, config=replace(small.config, size=size))
+        """,
+        """
+        size = 1
+
+
+        def small_config(size=size):
+            return Config(size, output())
+
+
+        @step(name=f"s{size}")
+        def small(size=size) -> StepRef:
+            return work(small_config())
+
+
+        size = 2
+
+
+        @step(name="large")
+        def large() -> StepRef:
+            return work(replace(small_config(), size=size))
+        """,
+    ),
+    "types with arguments, and names for types": (
+        """
+        Tokens = ExecutorStep[Config]
+        KINDS = (ExecutorStep, InputName)
+
+        def kept(steps: dict[str, Tokens], more: "ExecutorStep[Config] | None") -> list[ExecutorStep[Config]]:
+            return [cast("ExecutorStep[dict[str, int]]", one) for one in steps.values() if isinstance(one, KINDS)]
+
+        raw = ExecutorStep[Config](name="raw", fn=work, config=None)
+        """,
+        """
+        Tokens = StepRef
+        KINDS = (StepRef,)
+
+        def kept(steps: dict[str, Tokens], more: "StepRef | None") -> list[StepRef]:
+            return [cast(StepRef, one) for one in steps.values() if isinstance(one, KINDS)]
+
+
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(None)
+        """,
+    ),
+    "another path for a step": (
+        """
+        raw = ExecutorStep(name="raw", fn=work, config=None)
+
+        def moved(path):
+            return replace(raw, override_output_path=path), replace(raw / "x", override_output_path="kept")
+        """,
+        """
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(None)
+
+
+        def moved(path):
+            return raw().with_output_path(path), (raw() / "x").with_output_path("kept")
+        """,
+    ),
+    "what is joined behind a name that may end in a slash is computed where it was": (
+        """
+        def made(base="tokenized/", *, files=("a", "b")):
+            steps = {}
+            for file in files:
+                step = ExecutorStep(
+                    name=os.path.join(base, "web", file),
+                    fn=work,
+                    config=Config([raw / part for part in file.split("-")], this_output_path()),
+                )
+                steps[file] = step.with_output_path(f"kept/{file}") if file == "a" else step
+            return steps
+        """,
+        """
+        def made(base="tokenized/", *, files=("a", "b")):
+            steps = {}
+
+            @marin_step(name="{step_name}")
+            def work_step(step_name, file) -> StepRef:
+                return work(Config([raw / part for part in file.split("-")], output()))
+
+            for file in files:
+                step = work_step(os.path.join(base, "web", file), file)
+                steps[file] = step.with_output_path(f"kept/{file}") if file == "a" else step
+            return steps
+        """,
+    ),
+    "a description of several lines, with braces": (
+        """
+        raw = ExecutorStep("raw", work, None, \"\"\"Of {any}
+        kind.\"\"\")
+        """,
+        """
+        @step(name="raw", description='Of {{any}}\\nkind.')
+        def raw() -> StepRef:
+            return work(None)
+        """,
+    ),
+    "several statements on a line": (
+        """
+        raw = ExecutorStep("raw", work, None); size = 3; more = ExecutorStep("more", work, Config(raw, size))
+        def plain(): return 1
+        def made(n): return ExecutorStep(name=n, fn=work, config=Config(n, this_output_path()))
+
+        if __name__ == "__main__": a = made("a"); executor_main(steps=[a, more])  # both
+        """,
+        """
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(None)
+
+
+        size = 3
+
+
+        @step(name="more")
+        def more() -> StepRef:
+            return work(Config(raw(), size))
+
+
+        def plain(): return 1
+        @step(name="{n}")
+        def made(n) -> StepRef:
+            return work(Config(n, output()))
+
+
+        @step(name="exp/all")
+        def run_exp():
+            \"\"\"Entry step of exp.\"\"\"
+            made("a")
+            more()
+
+
+        if __name__ == "__main__":
+            executor_main(steps=[run_exp()])  # both
+        """,
+    ),
+    "comments in the list of steps stay with what they are about": (
+        """
+        tokens = default_tokenize("x")
+        model = default_train("m", tokens)
+
+        if __name__ == "__main__":
+            executor_main(
+                steps=[  # all
+                    # first
+                    tokens,
+                    model,  # then
+                    # evaluated
+                    default_eval(model),
+                ]
+            )
+        """,
+        """
+        @step(name="exp/all")
+        def run_exp():
+            \"\"\"Entry step of exp.\"\"\"
+            # first
+            tokens = default_tokenize("x")
+            # then
+            model = default_train("m", tokens)
+            # all
+            # evaluated
+            default_eval(model)
+
+
+        if __name__ == "__main__":
+            executor_main(
+                steps=[run_exp()]
+            )
+        """,
+    ),
+    "a default that is a step is made when the function is called": (
+        """
+        tokens = ExecutorStep(name="tokens", fn=work, config=None)
+
+        def model(name: str, data: ExecutorStep = tokens, *, more=(tokens / "x", 3)) -> ExecutorStep:
+            \"\"\"Trains.\"\"\"
+            return default_train(name, data, more)
+
+        def optional(data=tokens):
+            return None if data is None else default_train("m", data)
+        """,
+        """
+        @step(name="tokens")
+        def tokens() -> StepRef:
+            return work(None)
+
+
+        def model(name: str, data: StepRef | None = None, *, more=None) -> StepRef:
+            \"\"\"Trains.\"\"\"
+            if data is None:
+                data = tokens()
+            if more is None:
+                more = (tokens() / "x", 3)
+            return default_train(name, data, more)
+
+        # MT003: tokens(...) makes a step when the module is imported
+        def optional(data=tokens()):
+            return None if data is None else default_train("m", data)
+        """,
+    ),
+    "a list of which single items are read holds functions": (
+        """
+        models = [default_train(f"m-{lr}", lr) for lr in (1, 2)]
+        pair = [raw, default_train("p", 3)]
+        raw = ExecutorStep(name="raw", fn=work, config=models[0] / "x")
+        best = default_eval(pair[-1])
+        count = len(models)
+
+        def later():
+            return models[1:], best, pair
+
+        if __name__ == "__main__":
+            executor_main(steps=[*models, raw, default_eval(models[1])])
+        """,
+        """
+        models = [lambda lr=lr: default_train(f"m-{lr}", lr) for lr in (1, 2)]
+        pair = [raw, lambda: default_train("p", 3)]
+
+
+        @step(name="raw")
+        def raw() -> StepRef:
+            return work(models[0]() / "x")
+
+
+        @step(name="exp/best")
+        def best() -> StepRef:
+            return default_eval(pair[-1]())
+
+
+        def count():
+            return len(models)
+
+
+        def later():
+            return [make() for make in models[1:]], best(), [make() for make in pair]
+
+
+        @step(name="exp/all")
+        def run_exp():
+            \"\"\"Entry step of exp.\"\"\"
+            for make in models:
+                make()
+            raw()
+            default_eval(models[1]())
+
+
+        if __name__ == "__main__":
+            executor_main(steps=[run_exp()])
+        """,
+    ),
     "an entry keeps what it needs from around it": (
         """
         def main(argv):
@@ -326,7 +586,10 @@ CASES = {
     ),
 }
 
-DEFAULTS = "import os\nimport sys\nfrom experiments.defaults import default_eval, default_tokenize, default_train\n"
+DEFAULTS = (
+    "import os\nimport sys\nfrom dataclasses import replace\nfrom typing import cast\n"
+    "from experiments.defaults import default_eval, default_tokenize, default_train\n"
+)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -343,12 +606,46 @@ LEFT = {
         "x = ExecutorStep(**given)",
         "def make():\n    def inner(config): ...\n    return ExecutorStep('x', inner, Config(this_output_path()))",
         "def make(config):\n    return ExecutorStep('x', work, config)\na = make(Config(this_output_path()))\n",
+        # In a step's body the config would be made of what the name is by then.
+        "def make(n):\n    c = Config(n, this_output_path())\n    n = n + 'x'\n    return ExecutorStep(n, work, c)",
+        "def make(n):\n    c = Config(n, this_output_path())\n    n.append(1)\n    return ExecutorStep(n[0], work, c)",
     ],
-    "MT013": ["x = replace(default_train('a', 1).config, size=1)", "x = get_executor_step(3)"],
-    "MT007": ["from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])"],
-    "MT003": ["a, b = default_train('a', 1), 3\nprint(a)"],
+    "MT013": [
+        "x = replace(default_train('a', 1).config, size=1)",
+        "x = get_executor_step(3)",
+        "def f(x):\n    match x:\n        case ExecutorStep(config=Config(size)):\n            return size",
+        "def f(x):\n    return 1 if isinstance(x, ExecutorStep) else 2 if isinstance(x, InputName) else 3",
+        "def f(x: ExecutorStep):\n    return replace(x, name='y')",
+        "def f(x: InputName):\n    return x.step",
+        "a = ExecutorStep('a', work, None)\nb = replace(a, name='b')",
+    ],
+    "MT007": [
+        f"a, *b = [default_train(n, 1) for n in 'abc']\nmodels = [a, *b]\nruns = models[:2]\n{MAIN}",
+        "from experiments.other import model\nif __name__ == '__main__':\n    executor_main(steps=[model])",
+        f"def make():\n    return [default_train(n, 1) for n in 'ab']\n{MAIN.replace('runs', '[make()[0]]')}",
+        # One of them is wanted: an entry step that makes the mapping would run both.
+        (
+            "def one(d, n):\n    return default_train(n, d[n])\ndef main():\n"
+            "    d = {n: default_tokenize(n) for n in 'ab'}\n    m = one(d, 'a')\n    executor_main(steps=[m])"
+        ),
+    ],
+    "MT003": [
+        "a, b = default_train('a', 1), 3\nprint(a)",
+        (
+            "def one(d, n):\n    return default_train(n, d[n])\n"
+            f"d = {{n: default_tokenize(n) for n in 'ab'}}\nruns = [one(d, 'a')]\n{MAIN}"
+        ),
+        # What it is made of changes, and a function reads it in the end.
+        f"size = [1]\na = default_train('a', size)\nsize += [2]\ndef f():\n    return a\nruns = [a]\n{MAIN}",
+    ],
     "MT004": [
-        "runs = [default_train(n, 1) for n in 'ab']\nif __name__ == '__main__':\n    executor_main(steps=runs[:1])",
+        # Under its condition the name would be another in the step's body.
+        (
+            "def make(n, flag):\n    c = Config(n, this_output_path())\n    if flag:\n        n += 'x'\n"
+            "        c = Config(n, this_output_path())\n    return ExecutorStep(n, work, c)\n"
+            f"runs = [make('a', 1), default_train('b', 1)]\n{MAIN}"
+        ),
+        f"runs = []\nfor n in 'ab':\n    runs.append(default_train(n, 1))\n{MAIN.replace('runs', 'runs[:1]')}",
         # An entry step that calls the second alone would lose the first.
         f"from experiments.other import model\nruns = [model, default_train('a', 1)]\n{MAIN}",
         f"a, b = default_train('a', 1), 3\ndef f():\n    return a\nruns = [a, default_train('c', 1)]\n{MAIN}",
@@ -359,9 +656,7 @@ LEFT = {
 
 @pytest.mark.parametrize(("code", "source"), [(code, source) for code, sources in LEFT.items() for source in sources])
 def test_what_cannot_be_done_safely_is_left_with_a_remark(code: str, source: str, tmp_path: Path) -> None:
-    imports = (
-        IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS + "from dataclasses import replace\n"
-    )
+    imports = IMPORTS.replace("versioned", "versioned, get_executor_step") + DEFAULTS
     file = migrated(f"{imports}{source}\n", tmp_path)
     lines = file.text.split("\n")
     findings = [finding for finding in file.left if finding.code == code]
@@ -372,6 +667,26 @@ def test_what_cannot_be_done_safely_is_left_with_a_remark(code: str, source: str
     file.source.path.write_text(file.text)
     [again] = migrate_files([file.source.path])
     assert again.text == file.text
+
+
+def test_why_a_constructor_was_left_is_told(tmp_path: Path) -> None:
+    source = IMPORTS + "x = ExecutorStep(name='x', fn=lambda c: None, config=Config(this_output_path()))\n"
+    file = migrated(source, tmp_path)
+    [finding] = [finding for finding in file.left if finding.code == "MT005"]
+    assert finding.message.endswith(
+        "ExecutorStep: its function is a lambda, which has no name that another process would find"
+    )
+    assert f"# MT005: {finding.message}\n" in file.text
+
+
+def test_comments_of_imports_stay(tmp_path: Path) -> None:
+    source = (
+        "from marin.execution.executor import (  # noqa: E501\n    ExecutorStep,  # steps\n    this_output_path,\n)\n"
+        "import os\n# for the run\nfrom marin.execution.executor import executor_main  # the run\n"
+        "x = ExecutorStep(name='x', fn=os.stat, config=this_output_path())\nexecutor_main(steps=[x])\n"
+    )
+    text = migrated(source, tmp_path).text
+    assert text.startswith("# steps\n# for the run\n# the run\nfrom marin_trace import StepRef, deferred")
 
 
 def test_what_is_left_in_the_older_style_comes_from_the_bridge(tmp_path: Path) -> None:
@@ -491,6 +806,79 @@ def test_wiring_gives_a_config_the_path_that_was_its_default(tmp_path: Path) -> 
     )
     [_, file] = migrate_files([library, wiring])
     assert "Config(data=[], output_path='here', log=output())" in file.text
+
+
+OWN_PATHS = """\
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+from marin.execution.executor import OutputName, this_output_path
+T = TypeVar("T")
+
+@dataclass
+class Base(Generic[T]):
+    name: str
+
+@dataclass
+class Config(Base[str]):
+    size: int = 1
+    out: str | OutputName = this_output_path("data")
+    logs: str = field(default_factory=lambda: this_output_path("logs"))
+
+@dataclass
+class Odd:
+    out: str = this_output_path("a" + "b")
+
+class Plain:
+    def __init__(self, out: str = this_output_path()): ...
+
+def path_of(size: int, *, out: str = this_output_path("p")) -> str: ...
+"""
+
+
+def test_own_paths_that_were_defaults_are_given_with_what_comes_below_them(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    library = tmp_path / "experiments" / "lib" / "work.py"
+    library.parent.mkdir(parents=True)
+    library.write_text(OWN_PATHS)
+    wiring = tmp_path / "experiments" / "exp.py"
+    wiring.write_text(
+        "from marin.execution.executor import ExecutorStep\nfrom experiments.lib.work import Config, path_of, work\n\n"
+        "x = ExecutorStep(name='x', fn=work, config=[Config('x', size=3), Config('y', logs='z'), path_of(1)])\n"
+    )
+    [own, file] = migrate_files([library, wiring])
+    assert 'Config(\'x\', size=3, out=output() / "data", logs=output() / "logs")' in file.text
+    assert "Config('y', logs='z', out=output() / \"data\"), path_of(1, out=output() / \"p\")" in file.text
+    assert "    out: str\n    logs: str\n    size: int = 1\n" in own.text
+    assert {finding.code for finding in own.left} == {"MT001", "MT002"}
+    assert 'out: str = this_output_path("a" + "b")' in own.text
+    assert "def __init__(self, out: str = this_output_path()): ..." in own.text
+
+
+def test_names_of_a_module_are_called_where_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    steps = tmp_path / "experiments" / "steps.py"
+    steps.parent.mkdir()
+    steps.write_text(
+        f"{IMPORTS}from experiments.defaults import default_tokenize\n"
+        "raw = ExecutorStep(name='raw', fn=work, config=None)\n"
+        "both = {'raw': raw, 'tokens': default_tokenize('t', raw)}\n"
+        "mixture = Config(both)\nalias = raw\n"
+    )
+    user = tmp_path / "experiments" / "exp.py"
+    user.write_text(
+        "import experiments.steps\nimport experiments.steps as more\n"
+        "from experiments.defaults import default_train\n"
+        "from marin.execution.executor import executor_main\n"
+        "model = default_train('m', more.both['tokens'], more.mixture, experiments.steps.alias / 'x', len(more.both))\n"
+        "if __name__ == '__main__':\n    executor_main(steps=[model, more.raw])\n"
+    )
+    [_, file] = migrate_files([steps, user])
+    assert (
+        "default_train('m', more.both['tokens'](), more.mixture(), experiments.steps.alias() / 'x', len(more.both))"
+        in file.text
+    )
+    assert "    more.raw()\n" in file.text
+    assert not file.left
 
 
 def test_names_that_a_module_has_for_itself_stay_its_own(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from marin_trace import StepRef, deferred, lower, output, step
+from marin_trace.legacy import ExecutorStep, versioned
 from marin_trace.planning.contradictions import contradictions
 
 
@@ -63,6 +64,14 @@ def test_versioned_values_are_compared_as_far_as_both_tell(
     tmp_path: Path, old: dict[str, Any], new: dict[str, Any], expected: list[str]
 ) -> None:
     assert told(tmp_path, version(old), spec_of(new)) == expected
+
+
+def test_a_step_of_the_older_kind_is_compared_with_its_own_version(tmp_path: Path) -> None:
+    values = {"tags": ["a", "b"], "weights": {"en": 1}}
+    config = {name: versioned(value) for name, value in values.items()}
+    [spec] = lower(ExecutorStep("old", print, config), prefix="/data")
+    assert told(tmp_path, version(values), spec) == []
+    assert told(tmp_path, version({"tags": ["a"]}), spec) != []
 
 
 def test_what_was_read_is_compared_by_name_and_looked_into(tmp_path: Path) -> None:

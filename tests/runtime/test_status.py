@@ -51,8 +51,15 @@ def test_a_running_attempt_names_its_owner(tmp_path: Path) -> None:
         ('{"date": "1", "status": "RUNNING"}\n{"date": "2", "status": "SUCCESS"}\n', StatusKind.LEGACY_SUCCESS, False),
         ('{"date": "1", "status": "SUCCESS"}\n{"date": "2", "status": "FAILED"}', StatusKind.FAILED, False),
         ('{"date": "1", "status": "SUCCESS"}\n{"date": "2", "status": "RUNNING"}', StatusKind.MISSING, True),
-        ('{"date": "1", "status": "SUCCESS"}\n{"date": "2", "sta', StatusKind.MISSING, False),
+        # An event that was not written to its end is none: the last one before it counts.
+        ('{"date": "1", "status": "SUCCESS"}\n{"date": "2", "sta', StatusKind.LEGACY_SUCCESS, False),
+        ('{"date": "1", "status": "RUNNING"}\n{"date": "2", "sta', StatusKind.MISSING, True),
+        ('{"date": "1", "sta', StatusKind.MISSING, False),
         ('{"date": "1"}', StatusKind.MISSING, False),
+        ('{"status": "SUCCESS", "message": null, "ray_task_id": "x"}\r\n \r\n', StatusKind.LEGACY_SUCCESS, False),
+        ('{"status": "RUNNING"}\nSUCCESS\n', StatusKind.LEGACY_SUCCESS, False),
+        ("\ufeff  SUCCESS \t\n\n", StatusKind.LEGACY_SUCCESS, False),
+        ("SUCCESSFUL", StatusKind.MISSING, False),
         ("{" * 9999, StatusKind.MISSING, False),
     ],
 )

@@ -189,6 +189,25 @@ def test_every_kind_of_callable_can_be_deferred(name: str) -> None:
     assert ran(body) == expected
 
 
+class RemoteFunction:
+    """As Ray's: it holds the function, and cannot be called."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def __call__(self, *args: object) -> None:
+        raise TypeError("Remote functions cannot be called directly")
+
+
+def test_of_a_function_that_ray_hides_the_function_is_deferred() -> None:
+    @step
+    def body() -> StepRef:
+        return deferred(RemoteFunction(posonly))(1, 2, c=3)
+
+    assert only_node(body).calls[0].function.identity == f"{__name__}:posonly"
+    assert ran(body) == posonly(1, 2, c=3)
+
+
 def test_what_a_partial_binds_and_the_self_of_a_method_are_config() -> None:
     @step
     def body(function: Any) -> StepRef:

@@ -1,46 +1,34 @@
 """What becomes of each ``ExecutorStep(...)``: a step function, and where it stands."""
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias, final
+from typing import TypeAlias, final
 
-from marin_trace.migration.inference import names_read, own_output_in
+from marin_trace.migration.inference import kind_of_name, names_read, own_output_in
+from marin_trace.migration.kinds import depends_on_steps
 from marin_trace.migration.module import Module
-from marin_trace.migration.names import STEP_OPTIONS
+from marin_trace.migration.rewriting.changes import are_bound_only, names_changed_after
+from marin_trace.migration.rewriting.given import Given, given_of
 from marin_trace.migration.rewriting.imports import fresh_name
+from marin_trace.migration.rewriting.own_paths import (
+    COMPREHENSIONS,
+    LOOPS,
+    bound_in,
+    changes_between,
+    is_bound_by,
+    own_statements,
+    parameters_of,
+)
 from marin_trace.migration.rewriting.templates import template_of
+from marin_trace.migration.rules.legacy import is_copy_of_step, is_redirection
 from marin_trace.migration.scopes import (
     Assigned,
     Defined,
-    FunctionNode,
     Imported,
     Scope,
     is_main_test,
     walk_body,
-    walk_own,
 )
-
-_ORDER: Final = ("name", "fn", "config", "description", "override_output_path", "pip_dependency_groups", "resources")
-"""Of the arguments of ``ExecutorStep``."""
-
-_LOOPS: Final = (ast.For, ast.AsyncFor, ast.While)
-_COMPREHENSIONS: Final = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.Lambda)
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Given:
-    """The arguments of one constructor call."""
-
-    call: ast.Call
-    by_name: dict[str, ast.expr]
-
-    @property
-    def options(self) -> dict[str, ast.expr]:
-        """Those that are options of a step; one that is None says nothing."""
-        found = {name: self.by_name[name] for name in STEP_OPTIONS if name in self.by_name}
-        return {name: value for name, value in found.items() if not _is_none(value)}
 
 
 @final
@@ -55,6 +43,8 @@ class Assignment:
     """A function of its own for the config, where others read ``NAME.config``."""
     redirect: ast.expr | None = None
     """The path of ``ExecutorStep(...).with_output_path(path)``."""
+    captured: tuple[str, ...] = ()
+    """Names that are bound again later: the function keeps their value as a default."""
 
 
 @final
@@ -79,8 +69,8 @@ class Lifted:
     anchor: ast.stmt
     parameters: tuple[str, ...]
     """Names that the loops and comprehensions around it bind."""
-    name_template: str | None
-    """None: the name is computed at each call, and passed as an argument."""
+    is_named_outside: bool
+    """The name is computed at each call, and passed as an argument."""
     moved: tuple[ast.stmt, ...]
     """Statements that make own paths for it: they come along into its body."""
 
@@ -150,7 +140,7 @@ def plan_constructors(module: Module) -> Plans:
 
 def _plan(call: ast.Call, plans: Plans) -> Plan:
     module = plans.module
-    given = _given(call)
+    given = given_of(call)
     reason = "its arguments are not spelled out" if given is None else _obstacle(given, module)
     if given is None or reason is not None:
         return Left(call, reason or "")
@@ -159,18 +149,6 @@ def _plan(call: ast.Call, plans: Plans) -> Plan:
         return assigned
     whole = _whole_function(given, module)
     return whole if whole is not None else _lifted(given, plans)
-
-
-def _given(call: ast.Call) -> Given | None:
-    if any(isinstance(argument, ast.Starred) for argument in call.args) or len(call.args) > len(_ORDER):
-        return None
-    by_name: dict[str, ast.expr] = dict(zip(_ORDER, call.args, strict=False))
-    for keyword in call.keywords:
-        if keyword.arg is None:
-            return None
-        by_name[keyword.arg] = keyword.value
-    known = {*_ORDER, *STEP_OPTIONS}
-    return Given(call, by_name) if by_name.keys() <= known and {"name", "fn"} <= by_name.keys() else None
 
 
 def _obstacle(given: Given, module: Module) -> str | None:
@@ -186,11 +164,17 @@ def _obstacle(given: Given, module: Module) -> str | None:
     return None
 
 
-def _is_none(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is None
+def _is_copied(name: str, module: Module) -> bool:
+    """Whether another step is made of one by ``replace``."""
+    calls = [call for call in module.nodes(ast.Call) if call.args and isinstance(call.args[0], ast.Name)]
+    return any(
+        is_global(call.args[0], name, module) and is_copy_of_step(call, module) and not is_redirection(call, module)
+        for call in calls
+        if isinstance(call.args[0], ast.Name)
+    )
 
 
-def _assignment(given: Given, plans: Plans) -> Assignment | None:
+def _assignment(given: Given, plans: Plans) -> Assignment | Left | None:
     module, value = plans.module, given.call
     redirect: ast.expr | None = None
     parent = module.parent(value)
@@ -204,14 +188,21 @@ def _assignment(given: Given, plans: Plans) -> Assignment | None:
             pass
         case _:
             return None
-    is_top = statement in module.tree.body
+    is_top = statement in module.tree.body and len(module.line_of(statement)) == 1
     if not is_top or len(module.root.bindings[name]) != 1 or _is_rebound(name, module):
         return None
+    changed = tuple(sorted(names_changed_after(statement, module)))
+    kinds = [kind_of_name(changing, module.root, module) for changing in changed]
+    if any(map(depends_on_steps, kinds)) or not are_bound_only(changed, module):
+        # A function would read what they are in the end: they are passed to it as they are now.
+        return None
+    if _is_copied(name, module):
+        return Left(given.call, "copies of it are made with other fields")
     config_name = None
     if any(_is_attribute_of(node, name, "config", module) for node in module.nodes(ast.Attribute)):
         config_name = fresh_name(f"{name}_config", module, plans.taken)
         plans.taken.add(config_name)
-    return Assignment(given, name, statement, config_name, redirect)
+    return Assignment(given, name, statement, config_name, redirect, changed)
 
 
 def _is_attribute_of(node: ast.Attribute, name: str, attribute: str, module: Module) -> bool:
@@ -246,17 +237,12 @@ def _whole_function(given: Given, module: Module) -> WholeFunction | None:
     if is_recursive or own_path_arguments(function, module):
         return None
     scope = module.scope_in(function)
-    unchanged = [name for name in _parameters(function) if len(scope.bindings[name]) == 1]
+    unchanged = [name for name in parameters_of(function) if len(scope.bindings[name]) == 1]
     template = template_of(given.by_name["name"], unchanged, module)
     if template is None or _reads(given.by_name["name"], scope) - set(unchanged):
         return None
     resources = _options_of_whole(given, unchanged, scope, module)
     return None if resources is None else WholeFunction(given, function, last, template, resources or None)
-
-
-def _parameters(function: FunctionNode | ast.Lambda) -> list[str]:
-    arguments = function.args
-    return [argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
 
 
 def _reads(node: ast.expr, scope: Scope) -> set[str]:
@@ -301,20 +287,26 @@ def _lifted(given: Given, plans: Plans) -> Plan:
     if isinstance(function, ast.Lambda):
         return Left(call, "it is made in a lambda")
     anchor, binders = _surroundings(call, module)
-    bound = {name for binder in binders for name in _bound_in(binder)}
+    bound = {name for binder in binders for name in bound_in(binder, module)}
+    if function is None:
+        bound |= names_changed_after(module.statement(call), module)
     if isinstance(function, ast.FunctionDef) and own_path_arguments(function, module):
         return Left(call, f"{function.name} is given an own path, which belongs to no other step")
-    moved = _own_statements(given, anchor, function, module)
+    moved = own_statements(given, anchor, function, module)
     if moved is None:
         return Left(call, "this_output_path() reaches it through more than plain assignments")
-    read = names_read(call).union(*(names_read(statement) for statement in moved))
-    parameters = tuple(sorted(name for name in read & bound if not _is_bound_by(name, moved)))
-    template = template_of(given.by_name["name"], parameters, module)
+    if changes_between(moved, call, module):
+        return Left(call, "what its config is made of changes before it is made")
+    named = names_read(given.by_name["name"]) & bound
+    is_named_outside = bool(named) and template_of(given.by_name["name"], named, module) is None
+    inside = [value for key, value in given.by_name.items() if key != "name" or not is_named_outside]
+    read = {name for node in (*inside, *moved) for name in names_read(node)}
+    parameters = tuple(sorted(name for name in read & bound if not is_bound_by(name, moved, module)))
     if any(set(parameters) & names_read(value) for value in given.options.values()):
         return Left(call, "an option of it depends on the loop around it")
     name = fresh_name(_wanted_name(given, module), module, plans.taken)
     plans.taken.add(name)
-    return Lifted(given, name, anchor, parameters, template, moved)
+    return Lifted(given, name, anchor, parameters, is_named_outside, moved)
 
 
 def _is_in_class(node: ast.AST, module: Module) -> bool:
@@ -334,100 +326,12 @@ def _surroundings(call: ast.Call, module: Module) -> tuple[ast.stmt, list[ast.AS
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             break
         is_guard = isinstance(node, ast.If) and is_main_test(node.test)
-        if isinstance(node, _COMPREHENSIONS):
+        if isinstance(node, (*COMPREHENSIONS, ast.Lambda)):
             binders.append(node)
-        elif isinstance(node, _LOOPS) or is_guard:
+        elif isinstance(node, LOOPS) or is_guard:
             assert isinstance(node, ast.stmt)
             anchor, binders = node, [*binders, node]
-    return anchor, binders
-
-
-def _bound_in(binder: ast.AST) -> Iterator[str]:
-    targets: list[ast.AST] = [binder]
-    if isinstance(binder, _COMPREHENSIONS) and not isinstance(binder, ast.Lambda):
-        targets = [generator.target for generator in binder.generators]
-    elif isinstance(binder, ast.Lambda):
-        yield from _parameters(binder)
-        return
-    for target in targets:
-        for node in walk_own(target):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                yield node.id
-            elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node is not binder:
-                yield node.name
-
-
-def _is_bound_by(name: str, statements: tuple[ast.stmt, ...]) -> bool:
-    return any(name in set(_bound_in(statement)) for statement in statements)
-
-
-def _own_statements(
-    given: Given, anchor: ast.stmt, function: ast.AST | None, module: Module
-) -> tuple[ast.stmt, ...] | None:
-    """The statements of the function around a constructor that make own paths for it; None: they cannot be moved.
-
-    At the top level of a module such statements become functions of their own instead.
-    """
-    block = _block_of(given.call, function, module)
-    needed: list[ast.stmt] = []
-    pending = names_read(given.call)
-    seen: set[str] = set()
-    while pending:
-        name = pending.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        for statement in block:
-            if name in set(_bound_in(statement)) and own_output_in(statement, module) and statement not in needed:
-                needed.append(statement)
-                pending |= names_read(statement)
-    # What is computed from an own path is one as well: `longer = replace(config, steps=9)`.
-    changed = True
-    while changed:
-        changed = False
-        own = {name for statement in needed for name in _bound_in(statement)}
-        for statement in block:
-            is_simple = isinstance(statement, ast.Assign | ast.AnnAssign)
-            if (
-                statement not in needed
-                and is_simple
-                and names_read(statement) & own
-                and set(_bound_in(statement)) & seen
-            ):
-                needed.append(statement)
-                seen |= names_read(statement)
-                changed = True
-    needed.sort(key=lambda statement: statement.lineno)
-    is_movable = all(
-        isinstance(s, ast.Assign | ast.AnnAssign | ast.If) and s.lineno < given.call.lineno for s in needed
-    )
-    if needed and (not is_movable or anchor in needed):
-        return None
-    return tuple(needed) if _are_read_only_here(needed, given, block, module) else None
-
-
-def _block_of(call: ast.Call, function: ast.AST | None, module: Module) -> list[ast.stmt]:
-    """The statements beside which, and around which, a constructor of a function stands."""
-    if function is None and module.place(call).scope.is_module:
-        nodes: list[ast.AST] = [node for node in module.ancestors(call) if isinstance(node, _LOOPS)]
-    else:
-        nodes = [node for node in module.ancestors(call) if isinstance(node, (*_LOOPS, ast.If, ast.With))]
-        nodes += [function] if function is not None else []
-    block: list[ast.stmt] = []
-    for node in nodes:
-        block += [line for line in getattr(node, "body", []) if isinstance(line, ast.stmt)]
-        block += [line for line in getattr(node, "orelse", []) if isinstance(line, ast.stmt)]
-    holders = set(module.ancestors(call))
-    return [line for line in block if line not in holders]
-
-
-def _are_read_only_here(needed: list[ast.stmt], given: Given, block: list[ast.stmt], module: Module) -> bool:
-    own = {name for statement in needed for name in _bound_in(statement)}
-    inside = {id(node) for root in (*needed, given.call) for node in ast.walk(root)}
-    constructors = [c for c in module.nodes(ast.Call) if module.framework_name(c.func) == "ExecutorStep"]
-    inside |= {id(node) for constructor in constructors for node in ast.walk(constructor)}
-    readers = [node for line in block for node in ast.walk(line) if isinstance(node, ast.Name)]
-    return not any(node.id in own and isinstance(node.ctx, ast.Load) and id(node) not in inside for node in readers)
+    return module.line_of(anchor)[0], binders
 
 
 def _wanted_name(given: Given, module: Module) -> str:
@@ -465,7 +369,7 @@ def imported_assignment(binding: Imported, module: Module, chosen: set[str]) -> 
     match owner.root.bindings.get(binding.attribute, []):
         case [Imported() as further]:
             return imported_assignment(further, owner, chosen)
-        case [Assigned()] if str(owner.path.resolve()) in chosen:
+        case [Assigned()] if str(owner.resolved) in chosen:
             plans = plan_constructors(owner)
             return any(isinstance(plan, Assignment) and plan.name == binding.attribute for plan in plans.plans)
         case _:

@@ -12,7 +12,6 @@ from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module, Span
 from marin_trace.migration.rewriting.constructor_plans import (
     Assignment,
-    Given,
     Left,
     Lifted,
     Plans,
@@ -24,6 +23,7 @@ from marin_trace.migration.rewriting.constructor_plans import (
 )
 from marin_trace.migration.rewriting.cst import (
     Document,
+    LinesTransformer,
     called,
     comments_outside,
     expression,
@@ -33,6 +33,7 @@ from marin_trace.migration.rewriting.cst import (
     separated,
     shifted,
 )
+from marin_trace.migration.rewriting.given import Given
 from marin_trace.migration.rewriting.imports import LocalNames, names_used
 from marin_trace.migration.rewriting.templates import template_of
 from marin_trace.migration.scopes import Imported
@@ -153,10 +154,17 @@ def _unwrapped(node: ast.expr, module: Module) -> tuple[ast.expr, dict[str, ast.
     return node, {}
 
 
-class _Constructors(cst.CSTTransformer):
+class _Constructors(LinesTransformer):
     def __init__(self, document: Document, work: _Work, active: list[Rewritten]) -> None:
-        super().__init__()
-        self._document = document
+        lines = [span.line for span in work.calls]
+        for plan in active:
+            lines += [plan.given.call.lineno]
+            match plan:
+                case Lifted():
+                    lines += [plan.anchor.lineno, *(line.lineno for line in plan.moved)]
+                case _:
+                    lines.append(plan.statement.lineno)
+        super().__init__(document, lines)
         self._work = work
         module = work.module
         self._plans: Mapping[Span, Rewritten] = {module.span(plan.given.call): plan for plan in active}
@@ -209,12 +217,12 @@ class _Constructors(cst.CSTTransformer):
         key = (plan.anchor.lineno, self._work.module.span(plan.anchor).column)
         self._pending.setdefault(key, []).append(self._lifted(plan, updated_node))
         arguments: list[cst.BaseExpression] = [cst.Name(name) for name in plan.parameters]
-        if self._needs_name(plan):
+        if plan.is_named_outside:
             arguments.insert(0, self._given(updated_node, "name"))
         return called(plan.name, arguments)
 
-    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
-        updated: Any = super().on_leave(original_node, updated_node)
+    def left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        updated: Any = super().left(original_node, updated_node)
         if not isinstance(original_node, cst.BaseStatement):
             return updated
         start = self._document.start(original_node)
@@ -282,12 +290,13 @@ class _Constructors(cst.CSTTransformer):
             work, comments = self._work_of(plan.given, call)
             return returned(work, [*line.leading_lines, *comments])
         options = {} if plan.redirect is None else {"override_output_path": self._text(plan.redirect)}
-        header = self._header(plan.given, call, plan.name, (), None, options)
+        captured = tuple(f"{name}={name}" for name in plan.captured)
+        header = self._header(plan.given, call, plan.name, captured, None, options)
         work, comments = self._work_of(plan.given, call, plan.config_name)
         made: list[cst.BaseStatement] = []
         if plan.config_name is not None:
             config = self._given(call, "config")
-            made.append(function(f"def {plan.config_name}():", [returned(config)]))
+            made.append(function(f"def {plan.config_name}({', '.join(captured)}):", [returned(config)]))
             self._work.created.add(plan.config_name)
         trailing = line.trailing_whitespace.comment
         comments = [*comments, *([cst.EmptyLine(comment=trailing)] if trailing is not None else [])]
@@ -304,11 +313,6 @@ class _Constructors(cst.CSTTransformer):
 
     def _text(self, node: ast.expr) -> str:
         return ast.get_source_segment(self._work.module.text, node) or ast.unparse(node)
-
-    def _needs_name(self, plan: Lifted) -> bool:
-        """Whether the name of a step is computed where it is called: no template can be made of its expression."""
-        reads = {name.id for name in ast.walk(plan.given.by_name["name"]) if isinstance(name, ast.Name)}
-        return plan.name_template is None and bool(reads & set(plan.parameters))
 
     def _whole(self, plan: WholeFunction, node: cst.FunctionDef) -> cst.FunctionDef:
         call = self._built[self._work.module.span(plan.given.call)]
@@ -339,7 +343,7 @@ class _Constructors(cst.CSTTransformer):
         module = self._work.module
         visible = self._parameters_of(plan)
         template = self._template(given.by_name["name"], visible)
-        if isinstance(plan, Lifted) and self._needs_name(plan):
+        if isinstance(plan, Lifted) and plan.is_named_outside:
             template, parameters = '"{step_name}"', ("step_name", *parameters)
         options = {"name": template or self._document.code(self._given(call, "name"))}
         wrapped = _unwrapped(given.by_name["fn"], module)[1]

@@ -1,18 +1,29 @@
 """Concrete syntax: reading it, finding the nodes that an analysis has named, and building new ones."""
 
+import functools
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum, auto
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, PositionProvider
 
 from marin_trace.migration.module import Span
 
 _Node = TypeVar("_Node", bound=cst.CSTNode)
 
 BLANK: Final = cst.EmptyLine(indent=False)
+
+
+class _Positions(PositionProvider):
+    """Where nodes stand, without the second walk over the tree that a wrapper of it takes."""
+
+    def of(self, tree: cst.Module) -> Mapping[cst.CSTNode, CodeRange]:
+        self._gen_impl(tree)
+        return cast("Any", self._computed)  # pyright: ignore[reportUnknownMemberType]
 
 
 class Document:
@@ -32,7 +43,7 @@ class Document:
     @cached_property
     def _positions(self) -> Mapping[cst.CSTNode, CodeRange]:
         """Found when they are first asked for: that takes longer than reading the text."""
-        return MetadataWrapper(self.tree, unsafe_skip_copy=True).resolve(PositionProvider)
+        return _Positions().of(self.tree)
 
     def span(self, node: cst.CSTNode) -> Span:
         """Where a node of the tree as it was read stands."""
@@ -44,9 +55,69 @@ class Document:
         place = self._positions[node]
         return place.start.line, place.start.column
 
+    def holds_any(self, node: cst.CSTNode, lines: Sequence[int]) -> bool:
+        """Whether one of some lines, which are sorted, is one of a node; its decorators belong to it."""
+        place = self._positions[node]
+        above: Sequence[cst.Decorator] = getattr(node, "decorators", ())
+        first = self._positions[above[0]].start.line if above else place.start.line
+        index = bisect_left(lines, first)
+        return index < len(lines) and lines[index] <= place.end.line
+
     def code(self, node: cst.CSTNode) -> str:
         """The text of a node."""
         return self.tree.code_for_node(node)
+
+
+class LinesTransformer(cst.CSTTransformer):
+    """Changes some lines of a document: it does not look into statements that have none of them.
+
+    Args:
+        document: What is changed.
+        lines: Where something of what changes begins.
+    """
+
+    def __init__(self, document: Document, lines: Iterable[int]) -> None:
+        super().__init__()
+        self._document = document
+        self._touched: Final = frozenset(lines)
+        self._in_order: Final = sorted(self._touched)
+
+    def on_visit(self, node: cst.CSTNode) -> bool:
+        match _part_of(type(node)):
+            case _Part.STATEMENT:
+                return self._document.holds_any(node, self._in_order)
+            case _Part.BLOCK:
+                return super().on_visit(node)
+            case _:
+                return True
+
+    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        part = _part_of(type(original_node))
+        is_elsewhere = part is _Part.EXPRESSION and self._document.start(original_node)[0] not in self._touched
+        return updated_node if part is _Part.REST or is_elsewhere else self.left(original_node, updated_node)
+
+    def left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+        """What becomes of a statement, of a block of them, or of an expression that begins in one of the lines."""
+        return super().on_leave(original_node, updated_node)
+
+
+class _Part(Enum):
+    """What a node is to those who change lines."""
+
+    STATEMENT = auto()
+    BLOCK = auto()
+    EXPRESSION = auto()
+    REST = auto()
+
+
+# Classes of libcst are abstract: to ask each node what it is takes longer than to visit it.
+@functools.cache
+def _part_of(kind: type[cst.CSTNode]) -> _Part:
+    if issubclass(kind, cst.BaseStatement):
+        return _Part.STATEMENT
+    if issubclass(kind, cst.Module | cst.BaseSuite):
+        return _Part.BLOCK
+    return _Part.EXPRESSION if issubclass(kind, cst.BaseExpression) else _Part.REST
 
 
 def expression(text: str) -> cst.BaseExpression:
@@ -128,11 +199,28 @@ def comments_outside(node: cst.CSTNode, kept: Iterable[cst.CSTNode]) -> list[cst
     return [cst.EmptyLine(comment=cst.Comment(text)) for text in visitor.found]
 
 
-def function(header: str, body: Sequence[cst.BaseStatement]) -> cst.FunctionDef:
-    """A function from its decorators and ``def`` line, as text, and the statements of its body."""
+def comments_of_items(value: cst.BaseExpression) -> dict[str, list[cst.EmptyLine]]:
+    """The comments above and behind the items of a list that are names, or ``*names``."""
+    found: dict[str, list[cst.EmptyLine]] = {}
+    if not isinstance(value, cst.List):
+        return found
+    before: cst.BaseParenthesizableWhitespace = value.lbracket.whitespace_after
+    for item in value.elements:
+        after = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else value.rbracket.whitespace_before
+        above = [line.comment for line in before.empty_lines] if isinstance(before, cst.ParenthesizedWhitespace) else []
+        behind = [after.first_line.comment] if isinstance(after, cst.ParenthesizedWhitespace) else []
+        comments = [cst.EmptyLine(comment=comment) for comment in (*above, *behind) if comment is not None]
+        if isinstance(item.value, cst.Name) and comments:
+            found.setdefault(item.value.value, []).extend(comments)
+        before = after
+    return found
+
+
+def function(header: str, body: Sequence[cst.BaseStatement], footer: Sequence[cst.EmptyLine] = ()) -> cst.FunctionDef:
+    """A function from its decorators and ``def`` line, as text, the statements of its body, and comments after them."""
     parsed = cst.parse_statement(f"{header}\n    pass\n")
     assert isinstance(parsed, cst.FunctionDef)
-    return parsed.with_changes(body=cst.IndentedBlock(list(body)))
+    return parsed.with_changes(body=cst.IndentedBlock(list(body), footer=list(footer)))
 
 
 def returned(value: cst.BaseExpression, comments: Sequence[cst.EmptyLine] = ()) -> cst.SimpleStatementLine:

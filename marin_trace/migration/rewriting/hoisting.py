@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import libcst as cst
@@ -13,15 +13,16 @@ from marin_trace.migration.rewriting.cst import (
     BLANK,
     Carry,
     Document,
+    LinesTransformer,
+    comments_of_items,
     comments_outside,
     function,
     returned,
     without_blank_lines,
 )
+from marin_trace.migration.rewriting.fates import Entry, HoistPlan, Surroundings
 from marin_trace.migration.rewriting.hoisting_plans import (
-    Entry,
-    HoistPlan,
-    Surroundings,
+    attribute_fates,
     imported_fates,
     is_group,
     kind_of_built,
@@ -48,25 +49,29 @@ def rewrite_imports_of_steps(module: Module, names: LocalNames, surroundings: Su
         The text, and the names of the functions that are new at its top level.
     """
     plan = plan_hoisting(module, surroundings)
-    if not plan.functions() and not plan.makers() and plan.entry is None and not imported_fates(module, surroundings):
-        return module.text, set()
     plan.imported = imported_fates(module, surroundings)
+    plan.attributes = attribute_fates(module, surroundings)
+    if not (plan.functions() or plan.makers() or plan.entry or plan.imported or plan.attributes):
+        return module.text, set()
     document = Document(module.text, module.path)
     work = _Hoisting(document, module, names, plan)
     text = document.tree.visit(work).code
     return text, {*plan.functions(), *([plan.entry_name] if plan.entry is not None else [])}
 
 
-class _Hoisting(cst.CSTTransformer):
+class _Hoisting(LinesTransformer):
     def __init__(self, document: Document, module: Module, names: LocalNames, plan: HoistPlan) -> None:
-        super().__init__()
-        self._document = document
+        self._calls = calls_of(module, plan)
+        self._uses = uses_of_makers(module, plan)
+        made = plan.functions() | plan.makers()
+        nodes = [line.node for line in plan.lines if line in plan.moved or line.binds & made] + plan.emitted
+        nodes += [] if plan.entry is None else [plan.entry.call, plan.entry.holder]
+        spans = {*self._calls, *self._uses, *map(module.span, nodes)}
+        super().__init__(document, [span.line for span in spans])
         self._module = module
         self._names = names
         self._plan = plan
         self._base = step_path(module.path)
-        self._calls = calls_of(module, plan)
-        self._uses = uses_of_makers(module, plan)
         self._makers = {
             self._start(line.node): name for name in plan.makers() for line in plan.lines if name in line.binds
         }
@@ -83,6 +88,8 @@ class _Hoisting(cst.CSTTransformer):
         self._emitted_spans = {module.span(node) for node in plan.emitted}
         self._emitted: dict[Span, cst.BaseExpression] = {}
         self._comments: list[cst.EmptyLine] = []
+        self._comments_by_name: dict[str, list[cst.EmptyLine]] = {}
+        """Of what ``executor_main`` was given: those of its items, by their names, and the others."""
         self._body: set[int] = set()
         self._carry = Carry()
 
@@ -92,12 +99,12 @@ class _Hoisting(cst.CSTTransformer):
     def visit_Module(self, node: cst.Module) -> None:
         self._body = {id(statement) for statement in node.body}
 
-    def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
+    def left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
         updated = self._left(original_node, updated_node)
         return self._carry.passed_on(original_node, updated) if id(original_node) in self._body else updated
 
     def _left(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
-        updated: Any = super().on_leave(original_node, updated_node)
+        updated: Any = super().left(original_node, updated_node)
         if isinstance(original_node, cst.BaseExpression):
             return self._expression(original_node, updated)
         if not isinstance(original_node, cst.SimpleStatementLine | cst.BaseCompoundStatement):
@@ -120,7 +127,7 @@ class _Hoisting(cst.CSTTransformer):
         span = self._document.span(original)
         if span in self._calls and isinstance(original, cst.Name | cst.Attribute):
             updated = cst.Call(updated)
-        elif span in self._uses and not (isinstance(original, cst.Name) and self._uses[span] is not Use.ALL):
+        elif span in self._uses and not (isinstance(original, cst.Name) and self._uses[span] is Use.ITEM):
             updated = used(updated, self._uses[span])
         if span in self._emitted_spans:
             self._emitted[span] = updated
@@ -134,7 +141,11 @@ class _Hoisting(cst.CSTTransformer):
         steps = cst.parse_expression(f"[{self._plan.entry_name}({arguments})]")
         index = _steps_index(updated_node)
         given = updated_node.args[index]
-        self._comments = comments_outside(given, [])
+        self._comments_by_name = comments_of_items(given.value)
+        told = [line.comment.value for lines in self._comments_by_name.values() for line in lines if line.comment]
+        self._comments = [
+            line for line in comments_outside(given, []) if line.comment and line.comment.value not in told
+        ]
         changed = [*updated_node.args[:index], given.with_changes(value=steps), *updated_node.args[index + 1 :]]
         return updated_node.with_changes(args=changed)
 
@@ -211,13 +222,25 @@ class _Hoisting(cst.CSTTransformer):
         is_part = name is not None and start != self._start(self._lines[name][-1].node)
         return start in self._moved or is_part
 
+    def _explained(self, statement: cst.BaseStatement, names: Iterable[str]) -> cst.BaseStatement:
+        """A statement with the comments that stood beside what it makes, where that was listed."""
+        comments = [line for name in sorted(names) for line in self._comments_by_name.pop(name, [])]
+        return _led_by(comments, statement)
+
     def _entry(self, entry: Entry) -> cst.FunctionDef:
         body: list[cst.BaseStatement] = [
-            self._entry_body[self._start(line.node)] for line in self._plan.moved if line not in self._dead
+            self._explained(self._entry_body[self._start(line.node)], line.binds)
+            for line in self._plan.moved
+            if line not in self._dead
         ]
-        emitted = [_as_statement(self._emitted[self._module.span(node)]) for node in self._plan.emitted]
+        emitted = [
+            self._explained(_as_statement(self._emitted[self._module.span(node)]), _names_in(node))
+            for node in self._plan.emitted
+        ]
+        self._comments += [line for lines in self._comments_by_name.values() for line in lines]
         if emitted and self._comments:
-            emitted[0] = cast("Any", emitted[0]).with_changes(leading_lines=self._comments)
+            emitted[0] = _led_by(self._comments, emitted[0])
+        footer = [] if emitted else self._comments
         body = [_with_one_blank_line(line) for line in [*body, *emitted]]
         body[0] = without_blank_lines(body[0])
         parameters = ", ".join(self._plan.parameters)
@@ -225,7 +248,12 @@ class _Hoisting(cst.CSTTransformer):
         name = f"{self._base}/all{again.group() if again else ''}"
         header = f'@{self._names["step"]}(name="{name}")\ndef {self._plan.entry_name}({parameters}):'
         docstring = cst.parse_statement(f'"""{_summary(entry, self._base)}"""\n')
-        return function(header, [docstring, *body])
+        return function(header, [docstring, *body], footer)
+
+
+def _led_by(comments: Sequence[cst.EmptyLine], statement: cst.BaseStatement) -> cst.BaseStatement:
+    leading: Sequence[cst.EmptyLine] = cast("Any", statement).leading_lines
+    return cast("Any", statement).with_changes(leading_lines=[*leading, *comments])
 
 
 def _dead_lines(plan: HoistPlan) -> list[Line]:

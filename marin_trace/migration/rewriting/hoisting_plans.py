@@ -9,100 +9,32 @@ A statement *depends on steps* if it calls one, or reads a name that such a stat
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterable
 from pathlib import Path
-from typing import final
 
-from marin_trace.migration.inference import calls_steps, is_own_output, kind_of, makes_older_steps
+from marin_trace.migration.inference import is_own_output, kind_of
 from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
+from marin_trace.migration.rewriting.changes import names_changed_after
+from marin_trace.migration.rewriting.fates import SEEN_OUTSIDE, Entry, Fate, HoistPlan, Surroundings
 from marin_trace.migration.rewriting.imports import fresh_name
 from marin_trace.migration.rewriting.lines import (
     DEFINITIONS,
-    MUTATORS,
     Line,
     dependent_names,
     is_simple,
     line_of,
     names_read_in_parts,
     names_read_inside,
+    names_taken_apart,
     needed_names,
     own_reads,
     shares_its_line,
     spread,
 )
+from marin_trace.migration.rewriting.listed_steps import constructs_older, emitted_steps, lists_made_elsewhere
 from marin_trace.migration.rules.entry import executor_calls, needs_entry
-from marin_trace.migration.scopes import Assigned, Imported, is_main_test
-
-
-class Fate(StrEnum):
-    """What becomes of a name that depends on steps."""
-
-    LOCAL = "a name of the entry step"
-    FUNCTION = "a function that its readers call"
-    BUILDER = "a function that several statements build it in"
-    MAKERS = "a mapping of functions, of which each reader calls those that it wants"
-    LEFT = "what it was"
-
-
-@final
-@dataclass(frozen=True, slots=True, eq=False)
-class Entry:
-    """The call of ``executor_main`` that gets an entry step."""
-
-    call: ast.Call
-    steps: ast.expr
-    holder: ast.stmt
-    """The statement of the module that it stands in."""
-    block: list[ast.stmt]
-    """The statements beside it: those of ``if __name__ == "__main__":``, or of a function."""
-
-
-@final
-@dataclass(slots=True, eq=False)
-class HoistPlan:
-    """What becomes of the statements of a module."""
-
-    fates: dict[str, Fate] = field(default_factory=dict[str, Fate])
-    lines: list[Line] = field(default_factory=list[Line])
-    entry: Entry | None = None
-    moved: list[Line] = field(default_factory=list[Line])
-    """Into the entry step, in order."""
-    emitted: list[ast.expr] = field(default_factory=list[ast.expr])
-    """Of what ``executor_main`` was given, what the entry step has to call itself."""
-    parameters: tuple[str, ...] = ()
-    entry_name: str = ""
-    partial: set[str] = field(default_factory=set[str])
-    """Names of the module of which single items are read."""
-    imported: dict[str, Fate] = field(default_factory=dict[str, Fate])
-    """What becomes of imported names where they are defined."""
-
-    def functions(self) -> set[str]:
-        """The names that become functions."""
-        return {name for name, fate in self.fates.items() if fate in (Fate.FUNCTION, Fate.BUILDER)}
-
-    def partial_makers(self) -> set[str]:
-        """The names that are mappings of functions already, or become that."""
-        return self.makers() | {name for name, fate in self.imported.items() if fate is Fate.MAKERS}
-
-    def makers(self) -> set[str]:
-        """The names that become mappings of functions."""
-        return {name for name, fate in self.fates.items() if fate is Fate.MAKERS}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is known of the other files."""
-
-    chosen: frozenset[str]
-    """The files that are migrated together, as resolved paths."""
-    imported: Mapping[str, frozenset[str]]
-    """By resolved path of a file, the names that others import from it."""
-    parts: Mapping[str, frozenset[str]]
-    """Those of which others read single items."""
+from marin_trace.migration.scopes import Imported, is_main_test
 
 
 def step_path(path: Path) -> str:
@@ -141,8 +73,21 @@ def imported_fates(module: Module, surroundings: Surroundings) -> dict[str, Fate
     for name, bindings in module.root.bindings.items():
         for binding in bindings:
             fate = _imported_fate(binding, module, surroundings) if isinstance(binding, Imported) else None
-            if fate is Fate.FUNCTION or fate is Fate.BUILDER or fate is Fate.MAKERS:
+            if fate is not None and fate in SEEN_OUTSIDE:
                 fates[name] = fate
+    return fates
+
+
+def attribute_fates(module: Module, surroundings: Surroundings) -> dict[ast.Attribute, Fate]:
+    """What becomes of the names of other modules that a module reads as ``module.name``, by the expressions."""
+    fates: dict[ast.Attribute, Fate] = {}
+    for node in module.nodes(ast.Attribute):
+        qualified = module.qualified(node) if isinstance(node.ctx, ast.Load) else None
+        if qualified is not None and "." in qualified:
+            source, _, name = qualified.rpartition(".")
+            fate = _imported_fate(Imported(source, name), module, surroundings)
+            if fate is not None and fate in SEEN_OUTSIDE:
+                fates[node] = fate
     return fates
 
 
@@ -154,7 +99,7 @@ def _imported_fate(binding: Imported, module: Module, surroundings: Surroundings
         case [Imported() as further]:
             return _imported_fate(further, owner, surroundings, depth + 1)
         case _:
-            is_chosen = str(owner.path.resolve()) in surroundings.chosen
+            is_chosen = str(owner.resolved) in surroundings.chosen
             return plan_hoisting(owner, surroundings).fates.get(binding.attribute) if is_chosen else None
 
 
@@ -187,10 +132,15 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
     plan = HoistPlan(lines=lines)
     shared = _shared_names(module, entry, surroundings)
     needed = needed_names(lines, set() if entry is None else own_reads(entry.steps))
-    plan.partial = names_read_in_parts(module) | surroundings.parts.get(str(module.path.resolve()), frozenset())
+    plan.partial = names_read_in_parts(module) | surroundings.parts.get(str(module.resolved), frozenset())
     plan.imported = imported_fates(module, surroundings)
+    plan.apart = names_taken_apart(module) & dependent_names(lines).keys()
     if entry is not None:
-        shared |= {name for name in needed if _is_read_in_parts_only(name, plan, entry)}
+        parts = {name for name in needed if _is_read_in_parts_only(name, plan, entry)}
+        several = {name for name in parts if _holds_several(name, lines, module)}
+        if any(line.in_main for line in lines if line.binds & (plan.apart | several)):
+            return HoistPlan()
+        shared |= parts
     # Twice: what becomes of a mapping depends on what becomes of the mappings that it is made of.
     for _ in range(2):
         plan.fates = _first_fates(plan, module, shared, needed if entry is not None else set())
@@ -198,8 +148,8 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
     if not _settle(plan, module, entry):
         return HoistPlan()
     if entry is not None:
-        emitted = _emitted(entry.steps, plan, module)
-        if emitted is None or _lists_made_elsewhere(entry, plan, module):
+        emitted = emitted_steps(entry.steps, plan, module)
+        if emitted is None or lists_made_elsewhere(entry, plan, module):
             return HoistPlan()
         plan.emitted = emitted
         plan.moved = [line for line in lines if _is_moved(line, plan)]
@@ -210,7 +160,7 @@ def _planned(module: Module, entry: Entry | None, surroundings: Surroundings, li
 
 
 def _lines(module: Module, entry: Entry | None, surroundings: Surroundings) -> list[Line]:
-    imported = set(imported_fates(module, surroundings))
+    imported = {*imported_fates(module, surroundings), *attribute_fates(module, surroundings)}
     holder = entry.holder if entry is not None else None
     lines = [line_of(node, module, imported, in_main=False) for node in module.tree.body if node is not holder]
     if entry is not None:
@@ -225,7 +175,7 @@ def _holds(node: ast.AST, wanted: ast.AST) -> bool:
 
 def _shared_names(module: Module, entry: Entry | None, surroundings: Surroundings) -> set[str]:
     """The names of the module that functions and classes, or other modules, read."""
-    shared = set(surroundings.imported.get(str(module.path.resolve()), frozenset()))
+    shared = set(surroundings.imported.get(str(module.resolved), frozenset()))
     for node in module.tree.body:
         if isinstance(node, DEFINITIONS) and (entry is None or node is not entry.holder):
             shared |= names_read_inside(node, module)
@@ -249,7 +199,9 @@ def _is_all(line: ast.Assign) -> bool:
 def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[str]) -> dict[str, Fate]:
     fates: dict[str, Fate] = {}
     for name, lines in dependent_names(plan.lines).items():
-        if name in needed and (name not in shared or all(line.in_main for line in lines)):
+        is_shared = name in shared and not all(line.in_main for line in lines)
+        is_older = any(constructs_older(line.node, module) for line in lines if not line.in_main)
+        if name in needed and not is_shared and not is_older and name not in plan.apart:
             fates[name] = Fate.LOCAL
         else:
             fates[name] = _own_fate(name, lines, plan, module)
@@ -258,13 +210,26 @@ def _first_fates(plan: HoistPlan, module: Module, shared: set[str], needed: set[
 
 def _own_fate(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> Fate:
     """What becomes of a name that is no local of the entry step."""
-    if any(line.in_main or shares_its_line(line, module) for line in lines):
+    if any(line.in_main or shares_its_line(line, module) for line in lines) or name in plan.apart:
+        return Fate.LEFT
+    # As a function it would be taken for one that a later round can rewrite.
+    if any(constructs_older(line.node, module) for line in lines):
+        return Fate.LEFT
+    # A function gives what a name is in the end, and reads what others are in the end.
+    if any(_early_reads(line, module) for line in lines) or any(
+        name in _early_reads(line, module) for line in plan.lines if line.depends
+    ):
         return Fate.LEFT
     if len(lines) == 1 and is_simple(lines[0].node):
         return _simple_fate(name, lines[0].node, plan, module)
     if name in plan.partial:
         return Fate.LEFT
     return Fate.BUILDER if _is_buildable(name, lines, plan, module) else Fate.LEFT
+
+
+def _early_reads(line: Line, module: Module) -> set[str]:
+    """The names that a statement reads and that later ones change."""
+    return names_changed_after(line.node, module) - line.binds
 
 
 def _simple_fate(name: str, node: ast.stmt, plan: HoistPlan, module: Module) -> Fate:
@@ -277,8 +242,10 @@ def _simple_fate(name: str, node: ast.stmt, plan: HoistPlan, module: Module) -> 
         return Fate.FUNCTION
     if isinstance(value, ast.Dict | ast.DictComp):
         return Fate.MAKERS if is_makeable(value, plan) else Fate.LEFT
-    is_several = isinstance(value, ast.List | ast.Tuple | ast.ListComp)
-    return Fate.LEFT if is_several or kind_of(value, module) in (Kind.REFS, Kind.MAPPING) else Fate.FUNCTION
+    if isinstance(value, ast.List | ast.ListComp):
+        return Fate.LISTED if _is_listable(value, plan) else Fate.LEFT
+    is_several = isinstance(value, ast.Tuple) or kind_of(value, module) in (Kind.REFS, Kind.MAPPING)
+    return Fate.LEFT if is_several else Fate.FUNCTION
 
 
 def is_makeable(value: ast.Dict | ast.DictComp, plan: HoistPlan) -> bool:
@@ -291,6 +258,15 @@ def is_makeable(value: ast.Dict | ast.DictComp, plan: HoistPlan) -> bool:
     [generator] = value.generators
     is_plain = not _depends(generator.iter, plan) or mapping_of_makers(generator.iter, plan) is not None
     return is_plain and not any(_depends(part, plan) for part in (value.key, *generator.ifs))
+
+
+def _is_listable(value: ast.List | ast.ListComp, plan: HoistPlan) -> bool:
+    """Whether a list can hold functions that make its items, without making any when the module is imported."""
+    if isinstance(value, ast.List):
+        return not any(isinstance(item, ast.Starred) for item in value.elts)
+    [generator, *others] = value.generators
+    early = (generator.iter, *generator.ifs)
+    return not others and not generator.is_async and not any(_depends(part, plan) for part in early)
 
 
 def mapping_of_makers(iterable: ast.expr, plan: HoistPlan) -> str | None:
@@ -307,20 +283,36 @@ def _depends(node: ast.expr, plan: HoistPlan) -> bool:
 
 
 def _is_read_in_parts_only(name: str, plan: HoistPlan, entry: Entry) -> bool:
-    """Whether all that is read of a name are items with constant keys, so that others of its steps are not needed."""
+    """Whether all that is read of a name are items with constant keys, so that others of its steps are not needed.
+
+    What asks for its length wants none of its steps.
+    """
     nodes = [inner for line in plan.lines if line.depends for inner in ast.walk(line.node)]
     nodes += list(ast.walk(entry.steps))
-    items = {
-        id(node.value)
-        for node in nodes
-        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.value, ast.Name)
-    }
     changed = {id(node.value) for node in nodes if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)}
+    items = {id(node.value) for node in nodes if isinstance(node, ast.Subscript) and _is_constant(node.slice)}
+    sizes = {id(node.args[0]) for node in nodes if isinstance(node, ast.Call) and _is_length(node)}
     reads = [
         node for node in nodes if isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Load)
     ]
-    reads = [node for node in reads if id(node) not in changed]
-    return bool(reads) and all(id(node) in items for node in reads)
+    wanted = [node for node in reads if id(node) not in changed | sizes]
+    return any(id(node) in items for node in wanted) and all(id(node) in items for node in wanted)
+
+
+def _holds_several(name: str, lines: list[Line], module: Module) -> bool:
+    """Whether a name holds more than one step, of which an entry step would call all."""
+    values = [line.node.value for line in lines if name in line.binds and isinstance(line.node, ast.Assign)]
+    return any(kind_of(value, module) in (Kind.REFS, Kind.MAPPING) for value in values)
+
+
+def _is_constant(index: ast.expr) -> bool:
+    """Whether an index is the same each time: a slice takes the same part each time."""
+    is_negative = isinstance(index, ast.UnaryOp) and isinstance(index.operand, ast.Constant)
+    return isinstance(index, ast.Constant | ast.Slice) or is_negative
+
+
+def _is_length(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id == "len" and len(call.args) == 1
 
 
 def _is_buildable(name: str, lines: list[Line], plan: HoistPlan, module: Module) -> bool:
@@ -340,6 +332,10 @@ def _settle(plan: HoistPlan, module: Module, entry: Entry | None) -> bool:
     fates = plan.fates
     binders = dependent_names(plan.lines)
     remaining = _reads_that_remain(entry)
+
+    def _stays(name: str) -> bool:
+        return fates.get(name) is not Fate.LOCAL
+
     for _ in range(len(fates) + 2):
         wanted: set[str] = set(remaining)
         for line in plan.lines:
@@ -353,9 +349,15 @@ def _settle(plan: HoistPlan, module: Module, entry: Entry | None) -> bool:
             for name in line.binds
             if fates.get(name) is Fate.LOCAL
         ]
-        if not lost and not mixed:
+        torn = [
+            name
+            for line in plan.lines
+            if line.depends and _is_moved(line, plan) and any(map(_stays, _early_reads(line, module)))
+            for name in line.binds
+        ]
+        if not lost and not mixed and not torn:
             return True
-        for name in {*lost, *mixed}:
+        for name in {*lost, *mixed, *torn}:
             if all(line.in_main for line in binders[name]):
                 return False
             fates[name] = _own_fate(name, binders[name], plan, module)
@@ -381,94 +383,6 @@ def _is_moved(line: Line, plan: HoistPlan) -> bool:
     # An assertion or a log line about what goes there.
     read = [plan.fates[name] for name in line.reads if name in plan.fates]
     return bool(read) and all(fate is Fate.LOCAL for fate in read) and not line.calls_steps
-
-
-def _lists_made_elsewhere(entry: Entry, plan: HoistPlan, module: Module) -> bool:
-    """Whether a list for ``executor_main`` names steps that the entry step does not call: it would lose them."""
-    lists = own_reads(entry.steps)
-    for line in plan.lines:
-        if not line.depends or not line.binds & lists:
-            continue
-        for node in ast.walk(line.node):
-            if any(_is_made_elsewhere(item, plan, module) for item in _listed(node, lists)):
-                return True
-    return False
-
-
-def _listed(node: ast.AST, lists: set[str]) -> list[ast.expr]:
-    """What a statement or call puts into one of some lists."""
-    match node:
-        case ast.Assign(value=value) | ast.AnnAssign(value=ast.expr() as value) | ast.AugAssign(value=value):
-            given = [value]
-        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attribute), args=given):
-            given = given if name in lists and attribute in MUTATORS else []
-        case _:
-            given = []
-    return [item for value in given for item in (value.elts if isinstance(value, ast.List | ast.Tuple) else [value])]
-
-
-def _is_made_elsewhere(item: ast.expr, plan: HoistPlan, module: Module) -> bool:
-    if isinstance(item, ast.Call):
-        return makes_older_steps(item, module)
-    if not isinstance(item, ast.Name) or not isinstance(item.ctx, ast.Load):
-        return False
-    bindings = module.root.bindings.get(item.id, [])
-    is_value = any(isinstance(binding, Imported) for binding in bindings) and item.id not in plan.imported
-    is_older = any(isinstance(b, Assigned) and _is_older(b.value, module) for b in bindings)
-    return plan.fates.get(item.id) is Fate.LEFT or is_value or is_older
-
-
-def _is_older(value: ast.expr, module: Module) -> bool:
-    constructs = isinstance(value, ast.Call) and module.framework_name(value.func) == "ExecutorStep"
-    return constructs or (isinstance(value, ast.Call) and makes_older_steps(value, module))
-
-
-def _emitted(steps: ast.expr, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
-    """Of what ``executor_main`` is given, what the entry step has to call; None where that cannot be told."""
-    match steps:
-        case ast.List(elts=items) | ast.Tuple(elts=items):
-            parts = [_emitted(item, plan, module) for item in items]
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            parts = [_emitted(side, plan, module) for side in (left, right)]
-        case ast.Starred(value=value) | ast.BinOp(left=value, op=ast.Div()):
-            return _emitted(value, plan, module)
-        case ast.Call(func=ast.Name(id="list" | "tuple" | "sorted" | "set"), args=[value], keywords=[]):
-            return _emitted(value, plan, module)
-        case ast.Call(func=ast.Attribute(value=value, attr="values" | "cd" | "nonblocking")):
-            return _emitted(value, plan, module)
-        case ast.Name(id=name):
-            return _emitted_name(steps, name, plan)
-        case ast.Call() if calls_steps(steps, module) and not makes_older_steps(steps, module):
-            return [steps]
-        case ast.Subscript(value=ast.Name(id=name)):
-            return [steps] if (plan.fates.get(name) or plan.imported.get(name)) is Fate.MAKERS else None
-        case ast.ListComp(generators=[_]) | ast.GeneratorExp(generators=[_]):
-            return _emitted_loop(steps, plan, module)
-        case _:
-            return None
-    flat: list[ast.expr] = []
-    for part in parts:
-        if part is None:
-            return None
-        flat += part
-    return flat
-
-
-def _emitted_name(node: ast.Name, name: str, plan: HoistPlan) -> list[ast.expr] | None:
-    fate = plan.fates.get(name) or plan.imported.get(name)
-    if fate is Fate.LOCAL:
-        return []
-    return [node] if fate in (Fate.FUNCTION, Fate.BUILDER, Fate.MAKERS) else None
-
-
-def _emitted_loop(node: ast.ListComp | ast.GeneratorExp, plan: HoistPlan, module: Module) -> list[ast.expr] | None:
-    [generator] = node.generators
-    makes = any(isinstance(part, ast.Call) and calls_steps(part, module) for part in ast.walk(node.elt))
-    if makes and not generator.is_async:
-        return [node]
-    passes_on = isinstance(node.elt, ast.Name) and ast.unparse(node.elt) == ast.unparse(generator.target)
-    is_local = isinstance(generator.iter, ast.Name) and plan.fates.get(generator.iter.id) is Fate.LOCAL
-    return [] if passes_on and is_local and not generator.ifs else None
 
 
 def _entry_parameters(plan: HoistPlan, entry: Entry, module: Module) -> tuple[str, ...]:

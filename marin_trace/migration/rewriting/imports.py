@@ -12,13 +12,15 @@ import libcst as cst
 
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import LEGACY_NAMES, ROOT_NAMES, Packages
-from marin_trace.migration.rewriting.cst import Carry, Document
+from marin_trace.migration.rewriting.cst import Carry, Document, comments_outside, spaced
 from marin_trace.migration.scopes import Imported
 
 WANTED: Final = ("StepRef", "deferred", "executor_main", "output", "step", "versioned")
 """What a pass may write into a module that did not import it."""
 
 _LINE_LENGTH: Final = 120
+_DIRECTIVE: Final = re.compile(r"#\s*(?:noqa|type:|pyright:|ruff:|isort:|fmt:|pylint:)")
+"""A comment that tells a tool something of its line."""
 
 
 class LocalNames:
@@ -129,18 +131,20 @@ class _Needed:
         ]
 
 
-def tidied_imports(module: Module, before: Module) -> str:
+def tidied_imports(module: Module, before: Module, created: set[str]) -> str:
     """The text with one import of the package's root, and without imports that nothing needs any more.
 
     Args:
         module: What the passes made.
         before: The module as it was read: imports that were unused then stay.
+        created: New functions of the top level, around which blank lines are put.
     """
     used = names_used(module)
     lost = {name for name in names_used(before) - used if _is_import(name, module)}
     needed = _Needed(module.project.packages, used, is_kept_unused=module.path.name == "__init__.py")
     document = Document(module.text, module.path)
-    return document.tree.visit(_Imports(module, needed, lost)).code
+    tree = document.tree.visit(_Imports(module, needed, lost))
+    return tree.with_changes(body=spaced(tree.body, created)).code
 
 
 def names_used(module: Module) -> set[str]:
@@ -172,12 +176,27 @@ class _Imports(cst.CSTTransformer):
         self._lost = lost
         self._top: set[int] = set()
         self._pending = True
+        self._is_merged = False
+        """Whether one of them stands already, with the comments of all."""
+        self._comments: list[cst.EmptyLine] = []
+        """Of the executor's imports of the top level, to stand above the one that they become."""
+        self._orphans: list[cst.EmptyLine] = []
+        """Comments of an import that is needed no more, to stand above what follows."""
         self._body: set[int] = set()
         self._carry = Carry()
 
     def on_leave(self, original_node: cst.CSTNodeT, updated_node: cst.CSTNodeT) -> Any:
         updated: Any = super().on_leave(original_node, updated_node)
-        return self._carry.passed_on(original_node, updated) if id(original_node) in self._body else updated
+        if id(original_node) not in self._body:
+            return updated
+        updated = self._carry.passed_on(original_node, updated)
+        if self._orphans and isinstance(updated, cst.SimpleStatementLine | cst.BaseCompoundStatement):
+            updated = updated.with_changes(leading_lines=[*self._orphans, *updated.leading_lines])
+            self._orphans = []
+        return updated
+
+    def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> bool:
+        return False
 
     def visit_Module(self, node: cst.Module) -> None:
         self._body = {id(statement) for statement in node.body}
@@ -188,6 +207,13 @@ class _Imports(cst.CSTTransformer):
                 source = _source_of(line)
                 for alias in cast("Sequence[cst.ImportAlias]", line.names):
                     self._needed.add(source, *_names_of(alias))
+                self._comments += self._comments_of(cst.ensure_type(statement, cst.SimpleStatementLine), line)
+
+    def _comments_of(self, statement: cst.SimpleStatementLine, line: cst.ImportFrom) -> list[cst.EmptyLine]:
+        """The comments of an import that is merged into another, or built anew; those for tools are about its line."""
+        is_first = len(self._top) == 1
+        comments = comments_outside(statement if not is_first else line, [])
+        return [line for line in comments if line.comment is not None and _DIRECTIVE.match(line.comment.value) is None]
 
     def _framework_import(self, statement: cst.CSTNode) -> cst.ImportFrom | None:
         if not isinstance(statement, cst.SimpleStatementLine) or len(statement.body) != 1:
@@ -218,10 +244,17 @@ class _Imports(cst.CSTTransformer):
                 needed.add(_source_of(line), *_names_of(alias))
             lines = needed.lines()
         if not lines:
+            is_merged = id(original_node) in self._top and self._is_merged
+            self._orphans += (
+                [] if is_merged else [line for line in updated_node.leading_lines if line.comment is not None]
+            )
             return cst.RemoveFromParent()
+        self._is_merged = True
         parsed = cst.parse_module("\n".join([*lines, ""])).body
         statements = [cst.ensure_type(statement, cst.SimpleStatementLine) for statement in parsed]
-        statements[0] = statements[0].with_changes(leading_lines=updated_node.leading_lines)
+        comments = self._comments if id(original_node) in self._top else comments_outside(line, [])
+        leading = [*updated_node.leading_lines, *comments]
+        statements[0] = statements[0].with_changes(leading_lines=leading)
         statements[-1] = statements[-1].with_changes(trailing_whitespace=updated_node.trailing_whitespace)
         return cst.FlattenSentinel(statements)
 

@@ -2,14 +2,15 @@
 
 import ast
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import libcst as cst
 
 from marin_trace.migration.inference import definition
 from marin_trace.migration.module import Module
-from marin_trace.migration.rewriting.cst import Document, separated, without_blank_lines
+from marin_trace.migration.rewriting.cst import Document, LinesTransformer, separated, without_blank_lines
 from marin_trace.migration.rules.layers import defaults_of, is_own_path_default
+from marin_trace.migration.scopes import FunctionNode
 
 _DATACLASS_DECORATORS = frozenset({"dataclasses.dataclass", "draccus.wrap"})
 
@@ -42,18 +43,19 @@ def _own_fields(node: ast.ClassDef, module: Module) -> list[str]:
 def _is_changed(node: ast.ClassDef, module: Module, positional: Mapping[str, int]) -> bool:
     """Whether the fields of a class can lose their defaults, and be reordered for it."""
     own = _own_fields(node, module)
-    if not own or not _is_dataclass(node, module):
+    if not own or not _is_dataclass(node, module) or not _are_known(own_paths_of(node, module)):
         return False
     if _is_keyword_only(node):
         return True
-    if not all(_has_no_defaults(base, module) for base in node.bases):
+    inherited = _inherited_fields(node, module)
+    if inherited is None or not all(_has_no_defaults(base, module) for base in node.bases):
         return False
     fields = [line for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
     names = [ast.unparse(line.target) for line in fields]
     required = [name for name, line in zip(names, fields, strict=True) if line.value is None or name in own]
     order = [*required, *(name for name in names if name not in required)]
     unchanged = next((i for i, (a, b) in enumerate(zip(names, order, strict=True)) if a != b), len(names))
-    return positional.get(node.name, 0) <= unchanged
+    return positional.get(node.name, 0) <= len(inherited) + unchanged
 
 
 def _is_dataclass(node: ast.ClassDef, module: Module) -> bool:
@@ -78,17 +80,112 @@ def _has_no_defaults(base: ast.expr, module: Module) -> bool:
     text = ast.unparse(base)
     if text.partition("[")[0].rpartition(".")[2] in ("object", "Generic", "Protocol", "ABC"):
         return True
-    found = definition(base, module)
-    if found is None or not isinstance(found[0], ast.ClassDef):
+    found = _class_of(base, module)
+    if found is None:
         return False
-    cls, owner = found[0], found[1]
+    cls, owner = found
     fields = [line for line in cls.body if isinstance(line, ast.AnnAssign)]
     is_plain = all(line.value is None or is_own_path_default(line.value, owner) for line in fields)
     return is_plain and all(_has_no_defaults(inner, owner) for inner in cls.bases)
 
 
+def _class_of(base: ast.expr, module: Module) -> tuple[ast.ClassDef, Module] | None:
+    """The class that a base is, its type arguments left out."""
+    found = definition(base.value if isinstance(base, ast.Subscript) else base, module)
+    if found is None or not isinstance(found[0], ast.ClassDef):
+        return None
+    # Read in a circle it would be its own base.
+    return None if _is_its_own_base(found[0], found[1]) else (found[0], found[1])
+
+
+def _is_its_own_base(cls: ast.ClassDef, module: Module) -> bool:
+    pending, seen = [(cls, module)], set[ast.ClassDef]()
+    while pending:
+        current, owner = pending.pop()
+        for base in current.bases:
+            found = definition(base.value if isinstance(base, ast.Subscript) else base, owner)
+            if found is None or not isinstance(found[0], ast.ClassDef):
+                continue
+            if found[0] is cls:
+                return True
+            if found[0] not in seen:
+                seen.add(found[0])
+                pending.append((found[0], found[1]))
+    return False
+
+
+def _inherited_fields(node: ast.ClassDef, module: Module) -> list[str] | None:
+    """The fields that come before a class's own; None where a base cannot be read."""
+    fields: list[str] = []
+    for base in node.bases:
+        if ast.unparse(base).partition("[")[0].rpartition(".")[2] in ("object", "Generic", "Protocol", "ABC"):
+            continue
+        found = _class_of(base, module)
+        further = None if found is None else positional_names(*found)
+        if further is None:
+            return None
+        fields += [name for name in further if name not in fields]
+    return fields
+
+
+def positional_names(node: FunctionNode | ast.ClassDef, module: Module) -> list[str] | None:
+    """What the positional arguments of a class or function are called; None where a base cannot be read."""
+    if not isinstance(node, ast.ClassDef):
+        return [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+    inherited = _inherited_fields(node, module)
+    own = [
+        line.target.id
+        for line in node.body
+        if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        if "ClassVar" not in ast.unparse(line.annotation)
+    ]
+    return None if inherited is None else [*inherited, *(name for name in own if name not in inherited)]
+
+
+UNKNOWN_SUBPATH: Final = "?"
+"""Stands for a path below an own path that is computed: such a default stays."""
+
+
+def own_paths_of(node: FunctionNode | ast.ClassDef, module: Module) -> dict[str, str | None]:
+    """The fields or parameters that default to an own path, each with the source of what comes below it."""
+    if not isinstance(node, ast.ClassDef):
+        pairs = [(argument.arg, default) for argument, default in defaults_of(node.args)]
+        return {name: _subpath(default) for name, default in pairs if is_own_path_default(default, module)}
+    found: dict[str, str | None] = {}
+    for base in node.bases:
+        inherited = _class_of(base, module)
+        found |= {} if inherited is None else own_paths_of(*inherited)
+    lines = [line for line in node.body if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+    own = set(_own_fields(node, module))
+    for line in lines:
+        name = ast.unparse(line.target)
+        if name in own and line.value is not None:
+            found[name] = _subpath(line.value)
+        else:
+            found.pop(name, None)
+    return found
+
+
+def _subpath(default: ast.expr) -> str | None:
+    """``"x"`` of ``this_output_path("x")``, wherever that stands in a default."""
+    for node in ast.walk(default):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "this_output_path" and node.args:
+            text = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+            return f'"{text}"' if isinstance(text, str) and text.isprintable() and '"' not in text else UNKNOWN_SUBPATH
+    return None
+
+
+def _are_known(subpaths: Mapping[str, str | None]) -> bool:
+    return UNKNOWN_SUBPATH not in subpaths.values()
+
+
 def _loses_default(node: ast.FunctionDef, module: Module) -> bool:
-    """Whether a function's own-path parameters can be required where they stand: none before them has a default."""
+    """Whether a function's own-path parameters can be required where they stand: none before them has a default.
+
+    Of a method nobody can tell who calls it.
+    """
+    if not _are_known(own_paths_of(node, module)) or isinstance(module.place(node).scope.node, ast.ClassDef):
+        return False
     pairs = list(defaults_of(node.args))
     own = [argument.arg for argument, default in pairs if is_own_path_default(default, module)]
     keyword_only = {argument.arg for argument in node.args.kwonlyargs}
@@ -97,7 +194,7 @@ def _loses_default(node: ast.FunctionDef, module: Module) -> bool:
     return bool(own) and positional[: len(first)] == first
 
 
-class _Defaults(cst.CSTTransformer):
+class _Defaults(LinesTransformer):
     def __init__(
         self,
         document: Document,
@@ -105,8 +202,7 @@ class _Defaults(cst.CSTTransformer):
         classes: dict[int, ast.ClassDef],
         functions: dict[int, ast.FunctionDef],
     ) -> None:
-        super().__init__()
-        self._document = document
+        super().__init__(document, [*classes, *functions])
         self._module = module
         self._classes = classes
         self._functions = functions

@@ -1,18 +1,14 @@
 """Statements of a module: what each binds, reads and calls, and which depend on steps."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final, final
 
-from marin_trace.migration.inference import calls_steps, is_own_output, makes_older_steps
+from marin_trace.migration.inference import calls_steps, definition_of, is_own_output, makes_older_steps
 from marin_trace.migration.module import Module
-from marin_trace.migration.scopes import is_main_test, walk_own
-
-MUTATORS: Final = frozenset(
-    {"append", "extend", "insert", "add", "update", "setdefault", "remove", "pop", "clear", "sort"}
-)
-
+from marin_trace.migration.rewriting.changes import changed_in_place
+from marin_trace.migration.scopes import FunctionNode, is_main_test, walk_own
 
 DEFINITIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -32,22 +28,30 @@ class Line:
     depends: bool = False
 
 
-def line_of(node: ast.stmt, module: Module, imported: set[str], *, in_main: bool) -> Line:
-    """What a statement binds, reads and calls; reading one of the imported names counts as calling a step."""
+def line_of(node: ast.stmt, module: Module, imported: Collection[str | ast.AST], *, in_main: bool) -> Line:
+    """What a statement binds, reads and calls.
+
+    Args:
+        node: The statement.
+        module: Its module.
+        imported: Names, and expressions, that stand for what another module makes: to read one is to call a step.
+        in_main: Whether it stands in the block that calls ``executor_main``.
+    """
     own = list(_own_nodes(node))
     binds = {
         name.id
         for name in own
         if isinstance(name, ast.Name) and not isinstance(name.ctx, ast.Load) and _is_own_scope(name, node, module)
     }
-    binds |= {name for part in own for name in _changed_by(part)}
+    binds |= {name for part in own for name in changed_in_place(part)}
     binds |= {node.name} if isinstance(node, DEFINITIONS) else set()
     reads = {name.id for name in own if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
     if in_main and isinstance(node, DEFINITIONS):
         reads |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
     is_definition = isinstance(node, (*DEFINITIONS, ast.Import, ast.ImportFrom))
     is_guard = isinstance(node, ast.If) and is_main_test(node.test)
-    calls = not is_definition and not is_guard and (bool(reads & imported) or _calls_steps(own, module))
+    is_made = any(part in imported for part in (*reads, *own))
+    calls = not is_definition and not is_guard and (is_made or _calls_steps(own, module))
     return Line(node, in_main, frozenset(binds), frozenset(reads), calls)
 
 
@@ -67,20 +71,6 @@ def _own_nodes(node: ast.stmt) -> list[ast.AST]:
 def own_reads(node: ast.AST) -> set[str]:
     """The names that are read anywhere in a node."""
     return {name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load)}
-
-
-def _changed_by(node: ast.AST) -> Iterable[str]:
-    """Names whose value a node changes without binding them."""
-    match node:
-        case ast.Subscript(ctx=ast.Store() | ast.Del(), value=ast.Name(id=name)):
-            yield name
-        case ast.Attribute(ctx=ast.Store(), value=ast.Name(id=name)):
-            yield name
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attribute))):
-            if attribute in MUTATORS:
-                yield name
-        case _:
-            pass
 
 
 def _calls_steps(nodes: Iterable[ast.AST], module: Module) -> bool:
@@ -173,6 +163,40 @@ def parts_read(module: Module) -> Iterable[tuple[str, ast.Name]]:
             yield node.value.id, node.value
 
 
+def names_taken_apart(module: Module) -> set[str]:
+    """The names that are given to functions which read single items of them: all of their steps are made for one."""
+    found: set[str] = set()
+    for call in module.nodes(ast.Call):
+        defined = definition_of(call.func, module)
+        if defined is None:
+            continue
+        function, owner = defined
+        positional = [*function.args.posonlyargs, *function.args.args]
+        given = [(argument.arg, value) for argument, value in zip(positional, call.args, strict=False)]
+        given += [(keyword.arg, keyword.value) for keyword in call.keywords if keyword.arg is not None]
+        for parameter, value in given:
+            if isinstance(value, ast.Name) and _is_read_in_parts(parameter, function, owner):
+                found.add(value.id)
+    return found
+
+
+def _is_read_in_parts(parameter: str, function: FunctionNode, module: Module) -> bool:
+    """Whether all that a function reads of a parameter are items by their key."""
+    nodes = [node for line in function.body for node in ast.walk(line) if isinstance(node, ast.Name)]
+    reads = [node for node in nodes if node.id == parameter and isinstance(node.ctx, ast.Load)]
+    return bool(reads) and all(_is_item(node, module) for node in reads)
+
+
+def _is_item(node: ast.Name, module: Module) -> bool:
+    match module.parent(node):
+        case ast.Subscript(value=value, slice=index):
+            return value is node and not isinstance(index, ast.Slice)
+        case ast.Attribute(attr=attribute):
+            return attribute in ("get", "pop")
+        case _:
+            return False
+
+
 def _is_global(node: ast.Name, module: Module) -> bool:
     scope = module.place(node).scope.lookup(node.id)
     return scope is not None and scope.is_module
@@ -180,7 +204,7 @@ def _is_global(node: ast.Name, module: Module) -> bool:
 
 def shares_its_line(line: Line, module: Module) -> bool:
     """Whether another statement of the module stands on the same line."""
-    return sum(other.lineno == line.node.lineno for other in module.tree.body) > 1
+    return len(module.line_of(line.node)) > 1
 
 
 def is_simple(node: ast.stmt) -> bool:

@@ -11,13 +11,14 @@ from typing import Any
 import libcst as cst
 
 from marin_trace.migration.module import Module, Span
-from marin_trace.migration.rewriting.hoisting_plans import HoistPlan, mapping_of_makers
+from marin_trace.migration.rewriting.fates import HOLDS_MAKERS, Fate, HoistPlan
+from marin_trace.migration.rewriting.hoisting_plans import mapping_of_makers
 
 _KEYS = frozenset({"len", "list", "sorted", "set", "tuple", "enumerate", "iter"})
 
 
 class Use(StrEnum):
-    """How a reader uses a mapping of functions."""
+    """How a reader uses a mapping or list of functions."""
 
     ITEM = "one item"
     ALL = "the whole mapping"
@@ -26,13 +27,15 @@ class Use(StrEnum):
 
 def calls_of(module: Module, plan: HoistPlan) -> set[Span]:
     """Where a name stands that became a function: each place calls it, those that build it excepted."""
+    attributes = {node for node, fate in plan.attributes.items() if fate not in HOLDS_MAKERS}
     functions = plan.functions()
     calling = functions | (plan.imported.keys() - plan.partial_makers())
     inside = {
         name: {id(inner) for line in plan.lines if name in line.binds and line.depends for inner in ast.walk(line.node)}
         for name in functions
     }
-    return {module.span(node) for node in _reads(module, calling) if id(node) not in inside.get(node.id, set())}
+    names = {module.span(node) for node in _reads(module, calling) if id(node) not in inside.get(node.id, set())}
+    return names | set(map(module.span, attributes))
 
 
 def _reads(module: Module, names: set[str]) -> list[ast.Name]:
@@ -46,10 +49,12 @@ def _reads(module: Module, names: set[str]) -> list[ast.Name]:
 
 
 def uses_of_makers(module: Module, plan: HoistPlan) -> dict[Span, Use]:
-    """The expressions that use a mapping of functions, each with how it does."""
-    uses: dict[Span, Use] = {}
+    """The expressions that use a mapping or list of functions, each with how it does."""
+    uses = _uses_of_lists(module, plan)
+    mappings = plan.partial_makers() - _lists(plan)
     lazy = {id(node.func) for node in module.nodes(ast.Call) if _is_iterated_lazily(node, module, plan)}
-    for node in _reads(module, plan.partial_makers()):
+    attributes = [node for node, fate in plan.attributes.items() if fate is Fate.MAKERS]
+    for node in (*_reads(module, mappings), *attributes):
         parent = module.parent(node)
         outer = module.parent(parent) if parent is not None else None
         match parent:
@@ -67,6 +72,25 @@ def uses_of_makers(module: Module, plan: HoistPlan) -> dict[Span, Use]:
                 continue
             case _:
                 uses[module.span(node)] = Use.ALL
+    return uses
+
+
+def _lists(plan: HoistPlan) -> set[str]:
+    return {name for fates in (plan.imported, plan.fates) for name, fate in fates.items() if fate is Fate.LISTED}
+
+
+def _uses_of_lists(module: Module, plan: HoistPlan) -> dict[Span, Use]:
+    uses: dict[Span, Use] = {}
+    attributes = [node for node, fate in plan.attributes.items() if fate is Fate.LISTED]
+    for node in (*_reads(module, _lists(plan)), *attributes):
+        parent = module.parent(node)
+        match parent:
+            case ast.Subscript(value=value, slice=index) if value is node:
+                uses[module.span(parent)] = Use.VALUES if isinstance(index, ast.Slice) else Use.ITEM
+            case ast.Call(func=ast.Name(id="len")):
+                continue
+            case _:
+                uses[module.span(node)] = Use.VALUES
     return uses
 
 
@@ -95,22 +119,25 @@ def used(node: cst.BaseExpression, use: Use) -> cst.BaseExpression:
 
 
 def with_makers(statement: Any, module: Module, plan: HoistPlan, name: str) -> Any:
-    """The assignment of a mapping, with functions that make its values."""
+    """The assignment of a mapping or list, with functions that make its values."""
     [small] = statement.body
     value = small.value
-    if isinstance(value, cst.Dict):
+    if isinstance(value, cst.Dict | cst.List):
         elements = [element.with_changes(value=_maker(element.value, ())) for element in value.elements]
         return _assigned(statement, name, value.with_changes(elements=elements))
     [line] = [line.node for line in plan.lines if name in line.binds and line.depends]
     comprehension = line.value if isinstance(line, ast.Assign | ast.AnnAssign) else None
-    assert isinstance(comprehension, ast.DictComp)
+    assert isinstance(comprehension, ast.DictComp | ast.ListComp)
     [generator] = comprehension.generators
+    made_item = comprehension.value if isinstance(comprehension, ast.DictComp) else comprehension.elt
     bound = [node.id for node in ast.walk(generator.target) if isinstance(node, ast.Name)]
     lazy = {bound[-1]} if mapping_of_makers(generator.iter, plan) is not None and len(bound) == 2 else set[str]()
-    read = {node.id for node in ast.walk(comprehension.value) if isinstance(node, ast.Name)}
+    read = {node.id for node in ast.walk(made_item) if isinstance(node, ast.Name)}
+    parameters = tuple(parameter for parameter in bound if parameter in read)
+    if isinstance(value, cst.ListComp):
+        return _assigned(statement, name, value.with_changes(elt=_maker(value.elt, parameters)))
     item = value.value.visit(_Called(lazy)) if lazy else value.value
-    made = _maker(item, tuple(parameter for parameter in bound if parameter in read))
-    return _assigned(statement, name, value.with_changes(value=made))
+    return _assigned(statement, name, value.with_changes(value=_maker(item, parameters)))
 
 
 def _assigned(statement: Any, name: str, value: cst.BaseExpression) -> Any:

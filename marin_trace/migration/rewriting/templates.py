@@ -31,7 +31,9 @@ def template_of(node: ast.expr, parameters: Iterable[str], module: Module) -> st
         else:
             text += f"{{{part}}}"
     quoted = _quoted(text)
-    return None if quoted is None else f"f{quoted}" if is_formatted else quoted
+    if quoted is None:
+        return None if is_formatted else repr(text)
+    return f"f{quoted}" if is_formatted else quoted
 
 
 def _quoted(text: str) -> str | None:
@@ -78,9 +80,10 @@ def _path(arguments: list[ast.expr], parameters: frozenset[str], module: Module)
     joined: list[_Part] = []
     for argument in arguments:
         part = None if isinstance(argument, ast.Starred) else _parts(argument, parameters, module)
-        if part is None:
+        if part is None or (joined and joined[-1][0] != "text"):
+            # Whether a slash comes behind what is computed depends on whether it ends in one.
             return None
-        is_below = joined and not (joined[-1][0] == "text" and joined[-1][1].endswith("/"))
+        is_below = joined and not joined[-1][1].endswith("/")
         joined += [("text", "/"), *part] if is_below else part
     return joined
 

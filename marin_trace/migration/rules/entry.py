@@ -5,14 +5,16 @@ from collections.abc import Iterator
 
 from marin_trace.migration.findings import Finding
 from marin_trace.migration.inference import calls_steps, definition_of, is_helper_name, is_step, kind_of
-from marin_trace.migration.kinds import Kind, kind_of_annotation
+from marin_trace.migration.kinds import Kind, depends_on_steps, kind_of_annotation
 from marin_trace.migration.module import Module
 from marin_trace.migration.names import STEP_LIST
-from marin_trace.migration.scopes import Assigned, Imported
+from marin_trace.migration.scopes import Assigned, Imported, Opaque
 
 _REF_ATTRIBUTES = frozenset({"artifact", "cd", "nonblocking", "with_output_path"})
 _SEVERAL = (ast.List, ast.Tuple, ast.ListComp, ast.GeneratorExp, ast.BinOp, ast.Set)
 _MADE = frozenset({Kind.REF, Kind.REFS, Kind.MAPPING})
+_FUNCTIONS = ("fn", "func", "function", "factory", "callback")
+"""How parameters end that take a function, and not what calling it returns."""
 _FIX = "one @step(name='.../all') function that calls the leaves, and executor_main(steps=[run_...()])"
 
 
@@ -52,11 +54,15 @@ def _names_several(steps: ast.expr, module: Module) -> bool:
 
 
 def _values_of(node: ast.expr, module: Module) -> list[ast.expr]:
-    """What a name was assigned."""
+    """What a name was assigned, or was taken from."""
     scope = module.place(node).scope.lookup(node.id) if isinstance(node, ast.Name) else None
     if scope is None or not isinstance(node, ast.Name):
         return []
-    return [binding.value for binding in scope.bindings[node.id] if isinstance(binding, Assigned)]
+    values: list[ast.expr] = []
+    for binding in scope.bindings[node.id]:
+        values += [binding.value] if isinstance(binding, Assigned) else []
+        values += binding.sources if isinstance(binding, Opaque) else ()
+    return values
 
 
 def _is_step_list(statement: ast.Assign | ast.AnnAssign, module: Module) -> bool:
@@ -105,17 +111,28 @@ def _is_no_entry(element: ast.expr, module: Module) -> bool:
 def _is_made_without_entry(value: ast.expr, module: Module) -> bool:
     """Whether a value is a step that no entry step called."""
     place = module.place(value)
+    value = _container(value)
     if not isinstance(value, ast.Call):
         base = next((node for node in ast.walk(value) if isinstance(node, ast.Name)), None)
         made = [] if base is None or base is value else _values_of(base, module)
-        is_made = place.at_import and kind_of(value, module) in _MADE
+        is_made = place.at_import and depends_on_steps(kind_of(value, module))
         return is_made or any(_is_made_without_entry(inner, module) for inner in made)
     if place.at_import and (calls_steps(value, module) or kind_of(value, module) in _MADE):
         return True
     if module.framework_name(value.func) == "ExecutorStep" or is_helper_name(value.func, module):
         return True
     found = definition_of(value.func, module)
-    return found is not None and not is_step(*found) and calls_steps(value, module)
+    if found is None or is_step(*found):
+        return False
+    return calls_steps(value, module) or kind_of(value, module) in _MADE
+
+
+def _container(value: ast.expr) -> ast.expr:
+    """The call of which a value is an item, attribute or path: ``made()`` of ``made()[0] / "x"``."""
+    base = value
+    while isinstance(base, ast.Subscript | ast.Attribute | ast.BinOp):
+        base = base.left if isinstance(base, ast.BinOp) else base.value
+    return base if isinstance(base, ast.Call) else value
 
 
 def uncalled_steps(module: Module) -> Iterator[Finding]:
@@ -148,7 +165,7 @@ def _is_used_as_ref(node: ast.expr, module: Module) -> bool:
 
 def _takes_values(call: ast.Call, parameter: str | None, module: Module) -> bool:
     """Whether a call is one that takes refs rather than functions: a config, a step, the run itself."""
-    if parameter in ("fn", "function"):
+    if parameter is not None and parameter.endswith(_FUNCTIONS):
         return False
     if module.framework_name(call.func) is not None:
         return module.framework_name(call.func) == "executor_main"

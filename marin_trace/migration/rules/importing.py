@@ -8,7 +8,6 @@ from marin_trace.migration.inference import calls_steps, kind_of
 from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Module
 from marin_trace.migration.rules.layers import own_path_defaults
-from marin_trace.migration.scopes import walk_own
 
 
 def step_calls(module: Module) -> Iterator[Finding]:
@@ -37,7 +36,7 @@ def deferred_calls(module: Module) -> Iterator[Finding]:
 
 def outputs_outside_steps(module: Module) -> Iterator[Finding]:
     """``output()`` where no step is traced."""
-    defaults = {id(part) for _, default in own_path_defaults(module) for part in walk_own(default)}
+    defaults = {id(part) for _, default in own_path_defaults(module) for part in ast.walk(default)}
     for call in module.nodes(ast.Call):
         place = module.place(call)
         is_outside = place.at_import or place.scope.is_module

@@ -42,9 +42,10 @@ def is_own_path_default(value: ast.expr, module: Module) -> bool:
         return True
     if not isinstance(value, ast.Call):
         return False
-    factories = [keyword.value for keyword in value.keywords if keyword.arg == "default_factory"]
-    if any(module.framework_name(factory) in OWN_PATH_NAMES | {"output"} for factory in factories):
-        return True
+    for factory in (keyword.value for keyword in value.keywords if keyword.arg == "default_factory"):
+        made = factory.body if isinstance(factory, ast.Lambda) else factory
+        if is_own_output(made, module) or module.framework_name(made) in OWN_PATH_NAMES | {"output"}:
+            return True
     return any(is_own_output(keyword.value, module) for keyword in value.keywords if keyword.arg == "default")
 
 

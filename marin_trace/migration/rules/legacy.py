@@ -9,7 +9,6 @@ from marin_trace.migration.kinds import Kind
 from marin_trace.migration.module import Layer, Module
 from marin_trace.migration.names import OLD_PACKAGE, OWN_PATH_NAMES, REFERENCE_NAMES, ROOT_NAMES
 from marin_trace.migration.rules.layers import own_path_defaults
-from marin_trace.migration.scopes import walk_own
 
 _FIX_BY_NAME = {
     "InputName": "StepRef.hardcoded(path), or the ref that calling a step returned",
@@ -21,6 +20,15 @@ _FIX_BY_NAME = {
     "unwrap_versioned_value": "the value itself: versioned(x) is x",
     "ExecutorStep": "StepRef",
 }
+
+_FIX_BY_ATTRIBUTE = {
+    "config": "keep the config under a name of its own, and use that",
+    "fn": "keep the function under a name of its own, and use that",
+    "step": "the ref that calling the step returned",
+    "override_output_path": "keep the path under a name of its own, and use that",
+}
+_COPIES = frozenset({"dataclasses.replace", "copy.replace"})
+_FIX_OF_COPY = "another function under @step, or ref.with_output_path(path)"
 
 
 def constructors(module: Module) -> Iterator[Finding]:
@@ -46,7 +54,7 @@ def _step_name(call: ast.Call) -> str:
 
 def own_path_markers(module: Module) -> Iterator[Finding]:
     """``this_output_path()`` and ``THIS_OUTPUT_PATH``, other than as the default of a field."""
-    defaults = {id(part) for _, default in own_path_defaults(module) for part in walk_own(default)}
+    defaults = {id(part) for _, default in own_path_defaults(module) for part in ast.walk(default)}
     for node in [*module.nodes(ast.Name), *module.nodes(ast.Attribute)]:
         name = module.framework_name(node)
         if name in OWN_PATH_NAMES and id(node) not in defaults:
@@ -63,17 +71,33 @@ def references(module: Module) -> Iterator[Finding]:
             if name in REFERENCE_NAMES or (name == "ExecutorStep" and not _is_called(node, module)):
                 yield module.finding("MT013", node, f"{name} belongs to the older executor", _FIX_BY_NAME[name])
     for node in module.nodes(ast.Attribute):
-        if node.attr in ("config", "fn") and isinstance(node.ctx, ast.Load) and _is_ref(node.value, module):
-            yield module.finding(
-                "MT013",
-                node,
-                f"a step's ref has no {node.attr}",
-                f"keep the {'config' if node.attr == 'config' else 'function'} under a name of its own, and use that",
-            )
+        if node.attr in _FIX_BY_ATTRIBUTE and isinstance(node.ctx, ast.Load) and _is_ref(node.value, module):
+            yield module.finding("MT013", node, f"a step's ref has no {node.attr}", _FIX_BY_ATTRIBUTE[node.attr])
+    for call in module.nodes(ast.Call):
+        if is_copy_of_step(call, module):
+            copied = f"{ast.unparse(call.func)}({ast.unparse(call.args[0])})"
+            yield module.finding("MT013", call, f"{copied} copies a step's ref, which has no fields", _FIX_OF_COPY)
+
+
+def is_copy_of_step(call: ast.Call, module: Module) -> bool:
+    """Whether a call makes another step of one by changing fields that a ref does not have."""
+    return module.qualified(call.func) in _COPIES and bool(call.args) and _is_ref(call.args[0], module)
+
+
+def is_redirection(call: ast.Call, module: Module) -> bool:
+    """Whether a call is ``replace(step, override_output_path=path)``, which ``with_output_path`` does for a ref."""
+    match call.keywords:
+        case [ast.keyword(arg="override_output_path")]:
+            return is_copy_of_step(call, module) and len(call.args) == 1
+        case _:
+            return False
 
 
 def _is_called(node: ast.expr, module: Module) -> bool:
+    """Whether a class is called, as it is or with its type arguments."""
     parent = module.parent(node)
+    if isinstance(parent, ast.Subscript) and parent.value is node:
+        return _is_called(parent, module)
     return isinstance(parent, ast.Call) and parent.func is node
 
 

@@ -18,9 +18,11 @@ def dolma_tokenized() -> StepRef:
 @step(name="exp72_baselines/all")
 def run_exp72_baselines():
     """Train 1.4B models on standard datasets (e.g., SlimPajama) using WSD."""
+    # FineWeb
     fineweb_tokenized = default_tokenize("fineweb", downloads["fineweb"](), llama3_tokenizer)
     default_train("fineweb-1.4b", fineweb_tokenized, llama_1_4b, llama_1_4b_train_config)
 
+    # SlimPajama
     slimpajama_tokenized = default_tokenize("SlimPajama-627B", downloads["slimpajama"](), llama3_tokenizer)
     default_train(
         name="SlimPajama-627B-1.4b",
