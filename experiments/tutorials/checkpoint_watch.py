@@ -68,7 +68,7 @@ def main() -> None:
     flags = replace(flags, source=located(flags.source))
     refs = checkpoint_watch(corpus_name(flags.source), flags)
     run = executor_main(steps=[refs], description="A training that is watched")
-    if run.dry_run:
+    if run.dry_run or not run.includes(refs["watched"]):
         return
     watched = run.artifact(refs["watched"])
     print()

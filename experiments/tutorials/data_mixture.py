@@ -118,7 +118,7 @@ def main() -> None:
     weights = mixtures_of(names, flags.shares)
     refs = data_mixture("-and-".join(names), dict(zip(names, flags.sources, strict=True)), weights, flags)
     run = executor_main(steps=[refs], description="Models of several mixtures of two corpora")
-    if run.dry_run:
+    if run.dry_run or not run.includes(refs["comparison"]):
         return
     print()
     for line in mixture_lines(run.artifact(refs["comparison"])):

@@ -76,7 +76,7 @@ def main() -> None:
     flags = replace(flags, source=located(flags.source))
     refs = hello_corpus(corpus_name(flags.source), flags)
     run = executor_main(steps=[refs], description="Figures of a text corpus")
-    if run.dry_run:
+    if run.dry_run or not run.includes(refs["report"]):
         return
     print(f"\nreport: {run.output_path(refs['report'])}/{REPORT_FILE}")
     for line in summary_lines(*(run.artifact(refs[name]) for name in ("documents", "corpus", "statistics"))):

@@ -76,7 +76,7 @@ def main() -> None:
     flags = replace(flags, source=located(flags.source))
     refs = sweep_learning_rate(corpus_name(flags.source), flags)
     run = executor_main(steps=[refs], description="A sweep over learning rates")
-    if run.dry_run:
+    if run.dry_run or not run.includes(refs["comparison"]):
         return
     print()
     for line in sweep_lines(run.artifact(refs["comparison"])):

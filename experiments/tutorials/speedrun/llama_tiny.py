@@ -41,7 +41,7 @@ def main() -> None:
     """Runs the experiment and prints what came of it."""
     refs = run_llama_tiny()
     run = executor_main(steps=[refs], description="A Llama of 1.3 million parameters")
-    if run.dry_run:
+    if run.dry_run or not run.includes(refs["report"]):
         return
     print()
     for line in summary_lines(*(run.artifact(refs[name]) for name in ("model", "evaluation", "baselines"))):

@@ -110,6 +110,12 @@ def test_a_dry_run_names_every_step_and_writes_nothing(source: Path, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
+def test_a_run_until_an_early_step_ends_well_and_without_a_report(source: Path, prefix: str) -> None:
+    stdout = run_well("--source", source, "--until", "^corpus/", prefix=prefix)
+    assert "report:" not in stdout
+    assert [path for path in STEPS if list(Path(prefix).glob(f"{path}-*"))] == STEPS[:2]
+
+
 def test_a_missing_source_fails_with_its_name(prefix: str) -> None:
     done = run_script("--source", "/absent/source", prefix=prefix)
     assert done.returncode != 0
