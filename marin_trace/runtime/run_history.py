@@ -3,13 +3,13 @@
 A record's name holds the run and, where one is known, the experiment: one listing finds the runs of an experiment.
 """
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast, final
 
+from marin_trace.storage.bounded import LARGEST_RUN_RECORD, parsed_json
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import join
 
@@ -68,7 +68,7 @@ def read_runs(runs: Sequence[RecordedRun]) -> list[dict[str, Any] | None]:
     """The records of some runs, side by side; None for one that is gone or is no record, which is told in the log."""
     if not runs:
         return []
-    contents = patient_store_for(runs[0].path).get_many([run.path for run in runs])
+    contents = patient_store_for(runs[0].path).get_many([run.path for run in runs], limit=LARGEST_RUN_RECORD)
     return [_parsed(run, content) for run, content in zip(runs, contents, strict=True)]
 
 
@@ -76,7 +76,7 @@ def _parsed(run: RecordedRun, content: bytes | None) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
-        record = json.loads(content)
+        record = parsed_json(content)
     except ValueError as error:
         logger.warning(f"the run record {run.path} cannot be read: {error}")
         return None

@@ -16,6 +16,7 @@ __all__ = [
     "LARGEST_CONTROL_FILE",
     "LARGEST_INFO",
     "LARGEST_MANIFEST",
+    "LARGEST_RUN_RECORD",
     "MAX_DEPTH",
     "NO_LIMIT",
     "check_size",
@@ -28,6 +29,8 @@ LARGEST_CONTROL_FILE: Final = 16 << 20
 """Bytes of a claim, an end and the like: a thousand times what is written."""
 LARGEST_INFO: Final = 64 << 20
 """Bytes of ``.executor_info``: it holds a step's whole config."""
+LARGEST_RUN_RECORD: Final = 1 << 29
+"""Bytes: some million steps."""
 LARGEST_MANIFEST: Final = 1 << 30
 """Bytes: some six million files."""
 LARGEST_ARTIFACT: Final = 256 << 20

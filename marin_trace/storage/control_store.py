@@ -74,7 +74,7 @@ class ControlStore(Protocol):
         """
         ...
 
-    def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, paths: Sequence[str], *, limit: int = LARGEST_CONTROL_FILE) -> list[bytes | None]:
         """The contents in order, None where nothing lies; concurrent where a request takes long. Bounded as `get`."""
         ...
 

@@ -45,9 +45,9 @@ class MemoryControlStore:
         check_size(path, len(content), limit)
         return content
 
-    def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, paths: Sequence[str], *, limit: int = LARGEST_CONTROL_FILE) -> list[bytes | None]:
         """See `ControlStore.get_many`."""
-        return [self.get(path) for path in paths]
+        return [self.get(path, limit=limit) for path in paths]
 
     def list(self, directory: str) -> list[str]:
         """See `ControlStore.list`."""

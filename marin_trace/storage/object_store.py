@@ -215,12 +215,12 @@ class ObjectControlStore:
         check_size(path, len(content), limit)
         return content
 
-    async def _read_many(self, paths: Sequence[str]) -> list[bytes | None]:
+    async def _read_many(self, paths: Sequence[str], limit: int) -> list[bytes | None]:
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def read(path: str) -> bytes | None:
             async with gate:
-                return await self._read(path)
+                return await self._read(path, limit)
 
         return list(await asyncio.gather(*map(read, paths)))
 
@@ -243,9 +243,9 @@ class ObjectControlStore:
                 # The key of the directory itself is how consoles mark an empty one.
                 return sorted(name for name in names if name)
 
-    def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, paths: Sequence[str], *, limit: int = LARGEST_CONTROL_FILE) -> list[bytes | None]:
         """See `ControlStore.get_many`: side by side."""
-        return self._sync(lambda: self._read_many(paths))
+        return self._sync(lambda: self._read_many(paths, limit))
 
     def list(self, directory: str) -> list[str]:
         """See `ControlStore.list`: as many requests as there are thousands of names."""

@@ -67,9 +67,9 @@ class PatientStore:
         """See `ControlStore.get`."""
         return self._insist(lambda: self._store.get(path, limit=limit))
 
-    def get_many(self, paths: Sequence[str]) -> list[bytes | None]:
+    def get_many(self, paths: Sequence[str], *, limit: int = LARGEST_CONTROL_FILE) -> list[bytes | None]:
         """See `ControlStore.get_many`."""
-        return self._insist(lambda: self._store.get_many(paths))
+        return self._insist(lambda: self._store.get_many(paths, limit=limit))
 
     def list(self, directory: str) -> list[str]:
         """See `ControlStore.list`."""
