@@ -157,9 +157,8 @@ def read_step_infos(output_paths: Iterable[str]) -> dict[str, dict[str, Any]]:
         by_protocol.setdefault(protocol_of(path), []).append(path)
     infos: dict[str, dict[str, Any]] = {}
     for paths in by_protocol.values():
-        contents = patient_store_for(paths[0]).get_many(
-            [join(path, EXECUTOR_INFO) for path in paths], limit=LARGEST_INFO
-        )
+        files = [join(path, EXECUTOR_INFO) for path in paths]
+        contents = patient_store_for(paths[0]).get_many(files, limit=LARGEST_INFO)
         for path, content in zip(paths, contents, strict=True):
             if content is None:
                 continue

@@ -18,7 +18,9 @@ from marin_trace.runtime.records import (
     write_step_info,
 )
 from marin_trace.runtime.redaction import redact, redact_arguments, redact_parts
+from marin_trace.runtime.run_history import list_runs, read_runs
 from marin_trace.safe_text import REDACTED, redact_text
+from marin_trace.storage.bounded import LARGEST_CONTROL_FILE
 
 
 def test_step_info_holds_the_recipe_and_where_it_comes_from(tmp_path: Path) -> None:
@@ -54,6 +56,15 @@ def test_a_run_record_is_written_once(tmp_path: Path) -> None:
     assert json.loads(Path(path).read_text()) == {"password": REDACTED, "steps": []}
     with pytest.raises(ControlFileError, match="the record of run run exists already"):
         write_run_record(str(tmp_path), "run", {})
+
+
+def test_the_record_of_a_run_of_many_thousand_steps_is_read_back(tmp_path: Path) -> None:
+    steps = [{"name": f"step-{number}", "error": "x" * 1_000} for number in range(20_000)]
+    write_run_record(str(tmp_path), "run", {"steps": steps})
+    assert (tmp_path / "run.json").stat().st_size > LARGEST_CONTROL_FILE
+    (record,) = read_runs(list_runs(str(tmp_path)))
+    assert record is not None
+    assert len(record["steps"]) == 20_000
 
 
 def test_run_ids_are_unique() -> None:
