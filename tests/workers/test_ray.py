@@ -229,9 +229,11 @@ def test_a_job_whose_machine_was_the_only_one_is_pending_until_another_comes(
     wait_until(lambda: bool(lines_of(path)) and handle.status() is JobStatus.RUNNING)
     cluster.lose(raylet)
     wait_until(lambda: handle.status() is JobStatus.PENDING)
-    assert client.find(handle.job_id) is not None
+    found = client.find(handle.job_id)
+    assert found is not None
     again = cluster.add(hall)
-    assert ended(handle) is JobStatus.SUCCEEDED
+    # Who hears of the end first lets the actor go: the other may be told no more than that it is gone.
+    assert JobStatus.SUCCEEDED in {ended(handle), ended(found)}
     assert len(lines_of(path)) == 2
     assert f"{handle.job_id} is begun again: Ray had lost its machine or its worker" in caplog.text
     cluster.lose(again)
