@@ -109,7 +109,8 @@ class LocalControlStore:
     def _write_temporary(self, target: str, content: bytes, *, durable: bool) -> str:
         directory = target.rpartition("/")[0]
         # Who is killed at this leaves it where it is no part of the data, and where it is looked for.
-        place = f"{directory}/{_LOG}" if os.path.isdir(f"{directory}/{_LOG}") else directory
+        log = f"{directory}/{_LOG}"
+        place = log if os.path.isdir(log) and not os.path.islink(log) else directory
         temporary = f"{place}/{_TEMPORARY}{os.getpid()}-{self._token}-{next(self._counter)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:

@@ -86,3 +86,19 @@ def test_what_a_killed_writer_leaves_lies_with_the_log_and_not_among_the_data(
     assert [path.name for path in tmp_path.iterdir()] == [".executor"]
     (left,) = (tmp_path / ".executor").iterdir()
     assert left.name.startswith(".tmp-")
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*paths: str) -> None:
+        raise SystemExit
+
+    output, elsewhere = tmp_path / "output", tmp_path / "elsewhere"
+    output.mkdir()
+    elsewhere.mkdir()
+    (output / ".executor").symlink_to(elsewhere)
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(SystemExit):
+        control_store_for(str(output)).put(f"{output}/.executor_status", b"FAILED")
+    assert list(elsewhere.iterdir()) == []
