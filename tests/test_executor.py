@@ -1,6 +1,7 @@
 """``executor_main``: from what an experiment's steps returned to a finished run."""
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from marin_trace.errors import (
     RunFailedError,
 )
 from marin_trace.io import atomic_write
+from marin_trace.runtime.artifact import Artifact
 from marin_trace.runtime.report import OutcomeKind
 from tests.scripts import tree_of
 
@@ -42,6 +44,12 @@ def write(path: str, text: str) -> Words:
     with atomic_write(f"{path}/text.txt", "w") as stream:
         stream.write(text)
     return Words(len(text.split()), max(text.split(), key=len, default=""))
+
+
+def file_named(path: str, value: str) -> str:
+    os.makedirs(path, exist_ok=True)
+    Path(path, "marked-\udcff.txt").write_bytes(b"")
+    return value
 
 
 def count(path: str, words: Words | None = None) -> int:
@@ -258,6 +266,22 @@ def test_the_record_of_a_run_says_what_became_of_each_step(prefix: str) -> None:
     assert record["description"] == "two steps"
     assert [entry["outcome"] for entry in record["steps"]] == ["succeeded", "succeeded"]
     assert run(pair(), "--description", "wins", description="two").run_id != report.run_id
+
+
+def test_text_that_no_utf_8_can_hold_is_built_recorded_and_found_again(prefix: str) -> None:
+    surrogate = "half of a pair: \ud800"
+
+    @step(name="half")
+    def half() -> StepRef:
+        return deferred(file_named)(output(), surrogate)
+
+    [first] = run([half()]).outcomes
+    assert first.kind is OutcomeKind.SUCCEEDED
+    assert names(run([half()]), OutcomeKind.HIT) == ["half"]
+    written = [path for path in Path(prefix).rglob("*") if path.is_file() and path.name != "marked-\udcff.txt"]
+    texts = [path.read_text(encoding="utf-8") for path in written]  # what others read is UTF-8 nevertheless
+    assert sum("\\ud800" in text for text in texts) == 2, "in what is said of the step, and in its value"
+    assert Artifact.load(first.output_path) == surrogate
 
 
 def test_the_description_of_the_command_line_wins() -> None:

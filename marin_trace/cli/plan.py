@@ -1,7 +1,6 @@
 """``marin-trace plan``: what running an experiment would do, and why."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from marin_trace.cli.experiment import requested_by
 from marin_trace.cli.flags import told
 from marin_trace.cli.outlook import outlook_of
 from marin_trace.cli.plan_output import show_plan
+from marin_trace.cli.tables import print_json
 from marin_trace.errors import MarinTraceError
 from marin_trace.planning.plan_json import plan_json
 
@@ -61,7 +61,7 @@ def _plan(options: argparse.Namespace, own: argparse.ArgumentParser) -> int:
             outlook = outlook_of(request)
             plan = outlook.plan()
         if options.json:
-            print(json.dumps(plan_json(plan), indent=1, ensure_ascii=False), flush=True)
+            print_json(plan_json(plan))
         else:
             show_plan(plan, full=options.full)
         refuse_outdated(outlook)

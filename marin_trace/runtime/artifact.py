@@ -13,7 +13,7 @@ from marin_trace.errors import ArtifactError, PrefixError, explain
 from marin_trace.runtime.artifact_annotations import check_serialisable_annotation
 from marin_trace.runtime.artifact_decoding import Decoder, read_plain
 from marin_trace.runtime.artifact_encoding import Encoder
-from marin_trace.storage.bounded import LARGEST_ARTIFACT, MAX_DEPTH, is_deeper, parsed_json
+from marin_trace.storage.bounded import LARGEST_ARTIFACT, MAX_DEPTH, is_deeper, json_bytes, parsed_json
 from marin_trace.storage.control_store import SUPPORTED_PROTOCOLS, patient_store_for
 from marin_trace.storage.files import join, protocol_of, read_bytes, write_bytes
 
@@ -64,7 +64,7 @@ class Artifact:
         """
         encoder = Encoder()
         tree = _encoded(encoder, value)
-        rendered = _ENCODER.encode(tree).encode("utf-8", "surrogatepass")
+        rendered = json_bytes(_ENCODER.encode(tree))
         if len(rendered) > LARGEST_ARTIFACT:
             raise ArtifactError(
                 explain(

@@ -6,7 +6,6 @@ still meet them, and they are what stops it. Deleting is by exact keys, and, for
 
 import getpass
 import hashlib
-import json
 import os
 import socket
 import time
@@ -21,10 +20,10 @@ from marin_trace.runtime.attempt import draft_claim, empty_output
 from marin_trace.runtime.distributed_lock import distributed_lock
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.liveness import owner_is_gone
-from marin_trace.runtime.log_records import AttemptLog, ClaimRecord, EndKind, EndRecord, StartRecord
+from marin_trace.runtime.log_records import AttemptLog, CancelRecord, ClaimRecord, EndKind, EndRecord, StartRecord
 from marin_trace.runtime.manifest import ChangeKind, FileChange, Manifest, changes_since, data_files, manifest_path
 from marin_trace.runtime.options import DEFAULT_LEASE_S
-from marin_trace.runtime.protocol import create, owner_of, seal
+from marin_trace.runtime.protocol import owner_of, request_cancel, seal
 from marin_trace.runtime.status import StatusKind, read_start, read_status
 from marin_trace.storage.bounded import LARGEST_MANIFEST
 from marin_trace.storage.control_store import patient_store_for
@@ -317,8 +316,7 @@ def cancel_attempt(output_path: str, *, why: str) -> Evidence:
     driver, log = driver_for(output_path), AttemptLog(output_path)
     refuse_links_out_of(output_path, log.directory)
     by = f"{getpass.getuser()}@{socket.gethostname()} (pid {os.getpid()})"
-    request = json.dumps({"by": by, "why": why}, ensure_ascii=False, separators=(",", ":")).encode()
-    driver.run(create(f"{log.directory}/{evidence.claim.epoch:06d}.cancel", request))
+    driver.run(request_cancel(log, evidence.claim.epoch, CancelRecord(by, why)))
     if evidence.is_gone:
         unlock(output_path, evidence.claim.epoch)
     return evidence

@@ -12,7 +12,7 @@ from typing import Any, Final, cast, final
 
 from marin_trace.errors import ControlFileError, explain
 from marin_trace.safe_text import on_one_line, printable
-from marin_trace.storage.bounded import parsed_json
+from marin_trace.storage.bounded import json_bytes, parsed_json
 
 __all__ = [
     "LONGEST_LEASE_S",
@@ -41,7 +41,7 @@ _NUMBERED_FILE: Final = re.compile(r"(?P<epoch>[0-9]{6,})\.[a-z]+")
 
 def dumped(record: dict[str, Any]) -> bytes:
     """The content of a file that holds an object."""
-    return _ENCODER.encode(record).encode()
+    return json_bytes(_ENCODER.encode(record))
 
 
 @final

@@ -15,7 +15,7 @@ from marin_trace.runtime.record_fields import mapping, shown_lines
 from marin_trace.runtime.redaction import redact, redact_arguments, redact_parts
 from marin_trace.runtime.run_history import record_name
 from marin_trace.safe_text import redact_text
-from marin_trace.storage.bounded import LARGEST_INFO, parsed_json
+from marin_trace.storage.bounded import LARGEST_INFO, json_bytes, parsed_json
 from marin_trace.storage.control_store import patient_store_for
 from marin_trace.storage.files import join, protocol_of
 
@@ -123,7 +123,7 @@ def write_step_info(output_path: str, record: StepRecord, *, provenance: Provena
         info["version"] = redact(record.version)
     # The provenance is the same for every step of a run, and the longest part: it is rendered once.
     content = f'{_encode_lines(info)[:-1]},\n "provenance": {_rendered(provenance)}}}\n'
-    patient_store_for(output_path).put(join(output_path, EXECUTOR_INFO), content.encode())
+    patient_store_for(output_path).put(join(output_path, EXECUTOR_INFO), json_bytes(content))
 
 
 def read_step_info(output_path: str) -> dict[str, Any] | None:
@@ -192,7 +192,7 @@ def write_run_record(directory: str, run_id: str, record: Mapping[str, Any]) -> 
     """
     path = join(directory, record_name(run_id, record.get("experiment")))
     content = _lines_of({key: _encode_list(value) for key, value in redact(record).items()})
-    if not patient_store_for(path).put_if_absent(path, content.encode()):
+    if not patient_store_for(path).put_if_absent(path, json_bytes(content)):
         raise ControlFileError(explain(f"the record of run {run_id} exists already: {path}"))
     return path
 

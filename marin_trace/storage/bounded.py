@@ -21,6 +21,7 @@ __all__ = [
     "NO_LIMIT",
     "check_size",
     "is_deeper",
+    "json_bytes",
     "parsed_json",
     "read_regular_file",
 ]
@@ -48,7 +49,7 @@ def parsed_json(content: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     """A JSON value, as strictly as RFC 8259 allows.
 
     Args:
-        content: UTF-8; lone surrogates are taken as Python writes them.
+        content: UTF-8; lone surrogates are taken as ``surrogatepass`` writes them.
         max_depth: How deep objects and lists may lie within each other.
 
     Raises:
@@ -62,6 +63,15 @@ def parsed_json(content: bytes | str, *, max_depth: int = MAX_DEPTH) -> Any:
     if text.count("{") + text.count("[") > max_depth and is_deeper(value, max_depth):
         raise ValueError(f"it is nested more than {max_depth} deep")
     return value
+
+
+def json_bytes(text: str) -> bytes:
+    """JSON as it is stored: UTF-8 that every parser takes.
+
+    A lone surrogate, which a recipe and the name of a file that is no UTF-8 may hold and UTF-8 may not, becomes the
+    escape that JSON has for it.
+    """
+    return text.encode("utf-8", "backslashreplace")
 
 
 def is_deeper(tree: Any, depth: int) -> bool:

@@ -144,7 +144,7 @@ JSON_VALUES = st.recursive(
 def test_plain_values_come_back_without_an_annotation(tmp_path: Path, value: Any) -> None:
     Artifact.save(value, str(tmp_path))
     assert Artifact.load(str(tmp_path)) == value
-    json.loads((tmp_path / ARTIFACT_FILE).read_text(errors="surrogatepass"), parse_constant=pytest.fail)
+    json.loads((tmp_path / ARTIFACT_FILE).read_text(), parse_constant=pytest.fail)
 
 
 def test_the_file_is_readable(tmp_path: Path) -> None:

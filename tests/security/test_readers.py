@@ -70,6 +70,13 @@ def test_a_record_is_read_as_it_was_written(kind: str) -> None:
     assert record == read(record.to_bytes())
 
 
+def test_a_lone_surrogate_is_written_as_every_parser_reads_it() -> None:
+    end, read = RECORDS["end"]
+    content = read(json.dumps({**json.loads(end), "record": {"\ud800": "\udfff"}}).encode()).to_bytes()
+    assert b"\\ud800" in content
+    assert json.loads(content.decode())["record"] == {"\ud800": "\udfff"}
+
+
 @pytest.mark.parametrize("kind", RECORDS)
 @given(content=st.one_of(st.binary(max_size=60), JSON.map(lambda value: json.dumps(value).encode())))
 @example(content=b"[" * 100_000)
