@@ -59,14 +59,15 @@ def run_steps(client: JobClient, count: int, resources: ResourceConfig = ONE_COR
         executor_main(steps=[empty_steps(count, resources)], argv=["--prefix", prefix])
 
 
-def run_job(client: JobClient, resources: ResourceConfig = ONE_CORE) -> None:
-    """One empty job, awaited."""
-    handle = client.submit(JobRequest(job_name("bench"), int, resources=resources))
-    while not handle.wait().is_over:
-        continue
-    if (error := handle.exception()) is not None:
-        raise error
-    handle.forget()
+def run_jobs(client: JobClient, count: int, resources: ResourceConfig = ONE_CORE) -> None:
+    """Empty jobs, submitted one after the other, as a run does, and then awaited."""
+    handles = [client.submit(JobRequest(job_name("bench"), int, resources=resources)) for _ in range(count)]
+    for handle in handles:
+        while not handle.wait().is_over:
+            continue
+        if (error := handle.exception()) is not None:
+            raise error
+        handle.forget()
 
 
 def side_by_side(call: Callable[[], object], count: int, *, width: int) -> None:
@@ -159,7 +160,7 @@ def measure_local(count: int, rounds: int) -> None:
     local, cores = LocalClient(), usable_cores()
     acts = {
         "local: bare process": functools.partial(side_by_side, bare_process, count, width=cores),
-        "local: jobs": functools.partial(side_by_side, functools.partial(run_job, local), count, width=cores),
+        "local: jobs": functools.partial(side_by_side, functools.partial(run_jobs, local, 1), count, width=cores),
         "local: steps": functools.partial(run_steps, local, count),
     }
     measured(acts, count, rounds)
@@ -177,7 +178,7 @@ def measure_ray(count: int, rounds: int) -> None:
         warm = ray.remote(num_cpus=1)(lambda: 0)
         acts = {
             "ray: bare actor": functools.partial(bare_actors, ray, count),
-            "ray: jobs": functools.partial(side_by_side, functools.partial(run_job, client), count, width=count),
+            "ray: jobs": functools.partial(run_jobs, client, count),
             "ray: steps": functools.partial(run_steps, client, count),
             "ray: warm task": lambda: ray.get([warm.remote() for _ in range(count)]),
         }
@@ -196,10 +197,9 @@ def measure_fray(count: int, rounds: int) -> None:
     share = ResourceConfig.with_cpu(PROCESSOR_CORES / usable_cores(), ram="1g", disk="1g")
     with tempfile.TemporaryDirectory() as home, iris_cluster(Path(home)) as cluster:
         client = FrayClient(cluster.address, outcomes=f"{home}/outcomes")
-        jobs = functools.partial(run_job, client, share)
         acts = {
             "fray: bare Iris job": functools.partial(bare_iris_jobs, cluster.url, count, share),
-            "fray: jobs": functools.partial(side_by_side, jobs, count, width=count),
+            "fray: jobs": functools.partial(run_jobs, client, count, share),
             "fray: steps": functools.partial(run_steps, client, count, share),
         }
         measured(acts, count, rounds)

@@ -81,6 +81,7 @@ class RayClient:
         self._working_dir = working_dir
         self._term_grace_s = term_grace_s
         self._lock = threading.Lock()
+        self._actor_classes = _ActorClasses()
         self._janitor = ThreadPoolExecutor(1, thread_name_prefix="marin-trace-ray")
 
     @property
@@ -116,13 +117,33 @@ class RayClient:
             directory=os.getcwd(),
         )
         try:
-            actor = _submitted(ray, request.resources, nodes, call, _parts(payload, request.name))
+            actor = self._submitted(ray, request.resources, nodes, call, _parts(payload, request.name))
         except (ValueError, OSError, ray.exceptions.RayError) as error:
             is_taken = isinstance(error, ValueError) and "already taken" in str(error)
             why = "the cluster has a job of this name" if is_taken else _first_line(error)
             raise WorkerError(explain(f"{request.name} cannot be submitted to Ray: {why}")) from error
         logger.info(f"{request.name} is submitted to Ray: {request.resources or 'cpu=1'}")
         return self._handle(request.name, actor)
+
+    def _submitted(
+        self, ray: Any, resources: ResourceConfig, nodes: Sequence[RayNode], call: JobCall, payload: Sequence[bytes]
+    ) -> Any:
+        """The actor of a job, which Ray will place."""
+        share = ray_share(resources, nodes)
+        options: dict[str, Any] = {
+            "name": call.name,
+            "namespace": _NAMESPACE,
+            "lifetime": "detached",
+            "max_restarts": _RESTARTS,
+            "max_task_retries": -1,
+            "max_concurrency": _LISTENERS,
+        }
+        if resources.processes == 1:
+            made = self._actor_classes.of(ray, JobActor)
+            return made.options(**options, **share.as_options()).remote(call, *payload)
+        shape = _gang_shape(resources, share, nodes)
+        made = self._actor_classes.of(ray, GangActor)
+        return made.options(**options, num_cpus=0).remote(call, *payload, shape=shape)
 
     def find(self, name: str) -> "RayHandle | None":
         """See `JobClient.find`."""
@@ -360,23 +381,20 @@ def _parts(payload: bytes, name: str) -> list[bytes]:
     return [payload[start : start + _PART_BYTES] for start in range(0, len(payload), _PART_BYTES)]
 
 
-def _submitted(
-    ray: Any, resources: ResourceConfig, nodes: Sequence[RayNode], call: JobCall, payload: Sequence[bytes]
-) -> Any:
-    """The actor of a job, which Ray will place."""
-    share = ray_share(resources, nodes)
-    options: dict[str, Any] = {
-        "name": call.name,
-        "namespace": _NAMESPACE,
-        "lifetime": "detached",
-        "max_restarts": _RESTARTS,
-        "max_task_retries": -1,
-        "max_concurrency": _LISTENERS,
-    }
-    if resources.processes == 1:
-        return ray.remote(JobActor).options(**options, **share.as_options()).remote(call, *payload)
-    shape = _gang_shape(resources, share, nodes)
-    return ray.remote(GangActor).options(**options, num_cpus=0).remote(call, *payload, shape=shape)
+@final
+class _ActorClasses:
+    """Ray's form of our classes, made once for each connection: Ray sends it to the cluster, which takes 20 ms."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, type[Any]], Any] = {}
+
+    def of(self, ray: Any, actor: type[Any]) -> Any:
+        """Ray's form of a class."""
+        key = (ray.get_runtime_context().get_job_id(), actor)
+        made = self._made.get(key)
+        if made is None:
+            made = self._made[key] = ray.remote(actor)
+        return made
 
 
 def _gang_shape(resources: ResourceConfig, share: RayShare, nodes: Sequence[RayNode]) -> GangShape:

@@ -71,6 +71,7 @@ class GangActor:
         self._payload = payload
         self._shape = shape
         self._ray: Any = import_module("ray")
+        self._member_class = self._ray.remote(JobActor)
         self._members: list[Any] = []
         self._begun: Future[None] = Future()
         self._outcome: Future[JobOutcome] = Future()
@@ -172,9 +173,7 @@ class GangActor:
         )
         asked = {**self._shape.bundle}
         options = {"num_cpus": asked.pop("CPU", 0), "num_gpus": asked.pop("GPU", 0), "memory": asked.pop("memory", 0)}
-        placed = self._ray.remote(JobActor).options(
-            **options, resources=asked, scheduling_strategy=strategy, max_restarts=0
-        )
+        placed = self._member_class.options(**options, resources=asked, scheduling_strategy=strategy, max_restarts=0)
         return placed.remote(replace(self._call, name=f"{self._call.name}-{bundle}"), *self._payload, waits=True)
 
     def _watched(self, members: list[Any]) -> JobOutcome:

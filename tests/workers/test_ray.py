@@ -19,6 +19,7 @@ import pytest
 from marin_trace.errors import JobFailedError, ResourcesUnavailableError, WorkerError
 from marin_trace.workers.client import JobHandle, JobRequest, JobStatus, job_name
 from marin_trace.workers.ray import RayClient
+from marin_trace.workers.ray_job import JobActor
 from marin_trace.workers.resources import ResourceConfig
 from tests.workers.engines import PATIENCE_S, append, ended, is_alive, lines_of, parent_of, require_module, wait_until
 from tests.workers.ray_clusters import Node, RayCluster, ray_cluster, tpu_node
@@ -108,6 +109,20 @@ def test_a_name_that_a_live_job_has_is_refused(client: RayClient) -> None:
         client.submit(request)
     handle.terminate()
     assert handle.status() is JobStatus.STOPPED
+
+
+def test_ray_is_given_our_code_once_for_each_connection(client: RayClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    given: list[Any] = []
+    remote: Any = ray.remote
+    monkeypatch.setattr(ray, "remote", lambda *what, **how: given.extend(what) or remote(*what, **how))
+    for _ in range(2):
+        assert ended(submit(client, int)) is JobStatus.SUCCEEDED
+    assert given.count(JobActor) == 1
+    ray.shutdown()
+    assert ended(submit(client, int)) is JobStatus.SUCCEEDED
+    assert given.count(JobActor) == 2
 
 
 def test_the_end_of_a_job_is_told_once(client: RayClient) -> None:
