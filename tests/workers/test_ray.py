@@ -217,6 +217,11 @@ def note_node_and_wait_the_first_time(path: str) -> None:
         threading.Event().wait()
 
 
+def note_node_and_wait_for_word(path: str) -> None:
+    append(path, os.environ["RAY_RAYLET_PID"])
+    wait_until(Path(f"{path}.go").exists)
+
+
 def test_a_job_whose_machine_vanishes_runs_again_on_another(
     cluster: RayCluster, client: RayClient, tmp_path: Path
 ) -> None:
@@ -239,7 +244,7 @@ def test_a_job_whose_machine_was_the_only_one_is_pending_until_another_comes(
     hall = Node(cpus=1, labels={HALL: "hall-8"})
     raylet = cluster.add(hall)
     path = tmp_path / "nodes"
-    call = functools.partial(note_node_and_wait_the_first_time, str(path))
+    call = functools.partial(note_node_and_wait_for_word, str(path))
     handle = submit(client, call, ResourceConfig.with_cpu(1, zone="hall-8"))
     wait_until(lambda: bool(lines_of(path)) and handle.status() is JobStatus.RUNNING)
     cluster.lose(raylet)
@@ -247,6 +252,8 @@ def test_a_job_whose_machine_was_the_only_one_is_pending_until_another_comes(
     found = client.find(handle.job_id)
     assert found is not None
     again = cluster.add(hall)
+    wait_until(lambda: handle.status() is JobStatus.RUNNING)
+    Path(f"{path}.go").touch()
     # Who hears of the end first lets the actor go: the other may be told no more than that it is gone.
     assert JobStatus.SUCCEEDED in {ended(handle), ended(found)}
     assert len(lines_of(path)) == 2
