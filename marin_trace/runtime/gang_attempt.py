@@ -65,7 +65,7 @@ class GangLead:
             raise
         except BaseException as error:
             # An engine that ends a gang because of another process, or a collective that broke, is no cause.
-            patience_s = self._seat.notice_s if isinstance(error, Exception) else 0.0
+            patience_s = 2 * self._seat.notice_s if isinstance(error, Exception) else 0.0
             try:
                 self._await_others(patience_s, because=error)
             except StorageError as second:
@@ -79,7 +79,7 @@ class GangLead:
         """Waits until the others have ended, and raises what one of them failed of.
 
         Where this process has failed, a lost one may be the cause: then the engine ends this one meanwhile, and begins
-        the gang again. So it waits for those that have left nothing, for as long as an engine takes to notice.
+        the gang again. So it waits for those that have left nothing, until they had time to tell what they failed of.
         """
         attempt = self._attempt
         until = boottime() + patience_s
@@ -124,8 +124,11 @@ def run_member(
     )
     try:
         failure = _run_body(body, joined, seat, lease, log)
-        error = None if failure is None else failure_of(failure, FailurePhase.BODY)
-        if not isinstance(failure, LeaseLostError):
+        if failure is not None:
+            # What breaks because another process is lost is no verdict: the engine notices, and ends this one too.
+            _await_verdict(driver, log, joined, lease, seat.notice_s)
+        if lease.lost is None and not isinstance(failure, LeaseLostError):
+            error = None if failure is None else failure_of(failure, FailurePhase.BODY)
             driver.run(leave_done(log, claim, DoneRecord(joined.start.attempt, seat.rank, error)))
         # An engine may take a gang for finished, or for broken, when one of its processes leaves early.
         _await_verdict(driver, log, joined, lease, float("inf") if failure is None else seat.notice_s)

@@ -34,6 +34,7 @@ from marin_trace.workers.resources import ResourceConfig
 from tests.runtime.test_heartbeat import CLAIM, FakeOwner
 from tests.runtime.test_job_protocol import JOB, OTHER, Cluster, draft
 from tests.runtime.test_protocol import LOG
+from tests.workers.engines import wait_until
 
 READY = ReadyRecord("leader", "host:1")
 MEMBER = KeptClaim("/out", CLAIM, "leader/1", 0.0, is_member=True)
@@ -249,6 +250,40 @@ def as_gang(executable: Any) -> Any:
     return remote(executable, name="gang", resources=ResourceConfig(cpu=1, replicas=2))
 
 
+def as_three(executable: Any) -> Any:
+    return remote(executable, name="gang", resources=ResourceConfig(cpu=1, replicas=3))
+
+
+def break_one_and_kill_another(path: str, *, is_first_busy: bool) -> str:
+    """The first time process 2 dies, which breaks process 1, while process 0 notices nothing."""
+    member = gang_member()
+    assert member is not None
+    broken, tried = Path(f"{path}-broken"), Path(f"{path}-tried")
+    if tried.exists():
+        return "survived"
+    match member.rank:
+        case 0:
+            wait_until(broken.exists)
+            time.sleep(60 if is_first_busy else 0)
+        case 1:
+            broken.touch()
+            raise ConnectionResetError("by process 2")
+        case _:
+            wait_until(broken.exists)
+            time.sleep(0.3)  # process 1 would have told of its failure by now, if it told at once
+            tried.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "too early"
+
+
+def kill_one_of_three(path: str) -> str:
+    return break_one_and_kill_another(path, is_first_busy=True)
+
+
+def kill_one_when_the_first_has_ended(path: str) -> str:
+    return break_one_and_kill_another(path, is_first_busy=False)
+
+
 def test_every_process_runs_the_body_and_the_first_one_commits(make_step) -> None:
     step = make_step("a", write_part, wrap=as_gang)
     report = StepRunner().run([step])
@@ -278,6 +313,15 @@ def test_a_gang_that_lost_one_begins_again_as_a_whole(make_step, body: Any) -> N
     report = StepRunner().run([step])
     assert (report.outcomes[0].epoch, report.artifact(step)) == (2, "survived")
     assert read_status(step.output_path).kind is StatusKind.SUCCESS
+
+
+@pytest.mark.parametrize("body", [kill_one_of_three, kill_one_when_the_first_has_ended])
+def test_what_a_killed_process_breaks_in_a_second_is_no_verdict_for_the_first(make_step, body: Any) -> None:
+    step = make_step("a", body, wrap=as_three)
+    with pytest.raises(RunFailedError):
+        StepRunner().run([step])
+    assert read_status(step.output_path).kind is StatusKind.RELEASED
+    assert StepRunner().run([step]).artifact(step) == "survived"
 
 
 def test_what_breaks_because_of_a_killed_process_is_no_verdict(make_step) -> None:
