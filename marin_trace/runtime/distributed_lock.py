@@ -34,7 +34,6 @@ from marin_trace.runtime.attempt import (
 from marin_trace.runtime.capture import captured, routed_output
 from marin_trace.runtime.driver import Driver, driver_for
 from marin_trace.runtime.executable import JobTicket, attempt_observer
-from marin_trace.runtime.gang_attempt import GangLead, run_member
 from marin_trace.runtime.inputs import epochs_of_inputs
 from marin_trace.runtime.interrupts import is_ending
 from marin_trace.runtime.job_protocol import JobEntry, Left, enter_job
@@ -159,6 +158,8 @@ class LockedCallable(Generic[T]):
         with routed_output() if is_shown_elsewhere else contextlib.nullcontext():
             if ticket is None or seat is None or seat.rank == 0:
                 return self._attempt(output_path, ticket, seat)
+            from marin_trace.runtime.gang_attempt import run_member  # most jobs are one process
+
             run_member(self.fn, output_path, ticket, seat, lease_seconds=self.options.lease_seconds)
             # What the step returns, its first process saves.
             return cast("T", None)
@@ -180,7 +181,7 @@ class LockedCallable(Generic[T]):
                 attempt, lease = self._claim(driver, log, draft, seat)
                 phase, is_left = _Phase(), False
                 try:
-                    return self._run(attempt, lease, phase, None if seat is None else GangLead(attempt, seat))
+                    return self._run(attempt, lease, phase, seat)
                 except LeaseLostError as error:
                     attempt.release(failure_of(error, phase.now))
                     raise
@@ -242,7 +243,7 @@ class LockedCallable(Generic[T]):
             self.sleep(random.uniform(pause / 2, pause))
         raise AssertionError("pauses never end")
 
-    def _run(self, attempt: Attempt, lease: HeldLease, phase: "_Phase", gang: GangLead | None) -> T:
+    def _run(self, attempt: Attempt, lease: HeldLease, phase: "_Phase", seat: GangSeat | None) -> T:
         """The body, the save and the commit, in this order. The caller ends the epoch if any of them raises."""
         output_path, options = attempt.log.output_path, self.options
         if options.fresh:
@@ -257,7 +258,7 @@ class LockedCallable(Generic[T]):
                 patience_s = attempt.claim.lease_s * HEARTBEAT_FRACTION
                 captures.enter_context(captured(attempt.log, attempt.epoch, patience_s=patience_s))
                 interruptible.enter_context(lease.interruptible())
-                with contextlib.nullcontext() if gang is None else gang.leading():
+                with contextlib.nullcontext() if seat is None else _leading(attempt, seat):
                     value = self._body(output_path)
 
                 def save() -> None:
@@ -300,6 +301,12 @@ class LockedCallable(Generic[T]):
             raise RunError(explain(f"the body of {output_path} called sys.exit({error.code!r})")) from error
         finally:
             running_body.reset(is_running)
+
+
+def _leading(attempt: Attempt, seat: GangSeat) -> contextlib.AbstractContextManager[None]:
+    from marin_trace.runtime.gang_attempt import GangLead
+
+    return GangLead(attempt, seat).leading()
 
 
 @final

@@ -11,11 +11,19 @@ from typing import Any, Final, final
 from marin_trace.errors import MarinTraceError
 from marin_trace.runtime.clock import boottime
 from marin_trace.runtime.driver import Driver, driver_for
-from marin_trace.runtime.gang import guard
-from marin_trace.runtime.heartbeat import KeptClaim, keep
+from marin_trace.runtime.heartbeat import Kept, KeptClaim, keep
 from marin_trace.runtime.keeper_process import KEEPER_VARIABLE, Keeping, Owner
 from marin_trace.runtime.log_records import ClaimRecord
-from marin_trace.runtime.operations import AwaitDeath, AwaitOwner, HandOver, KillOwner, OwnerState, Report, TellLost
+from marin_trace.runtime.operations import (
+    AwaitDeath,
+    AwaitOwner,
+    HandOver,
+    KillOwner,
+    OwnerState,
+    Program,
+    Report,
+    TellLost,
+)
 from marin_trace.runtime.process_tree import await_death, carriers_of, descendants_of, is_stopped, kill_all
 from marin_trace.storage.control_store import control_store_for
 from marin_trace.storage.files import protocol_of
@@ -77,7 +85,7 @@ class KeeperDuties:
             wish["is_member"],
         )
         try:
-            self._driver(kept, keeping).run(guard(kept) if kept.is_member else keep(kept))
+            self._driver(kept, keeping).run(_guarded(kept) if kept.is_member else keep(kept))
         except MarinTraceError as error:
             # The claim stays open; whoever comes next takes it over.
             logger.error(f"{kept.output_path}: its claim could not be kept or released: {error}")  # noqa: TRY400
@@ -148,3 +156,9 @@ class KeeperDuties:
                 self._said.add(text)
                 with contextlib.suppress(OSError):  # whoever read it is gone
                     os.write(sys.stderr.fileno(), f"{text}\n".encode())
+
+
+def _guarded(kept: KeptClaim) -> Program[Kept]:
+    from marin_trace.runtime.gang import guard  # most keepers are no gang's
+
+    return guard(kept)

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from marin_trace.runtime.log_records import AttemptLog
 from marin_trace.runtime.prefix import current_prefix, normalise_prefix
 from marin_trace.runtime.provenance import Provenance
 from marin_trace.runtime.records import StepRecord
 from marin_trace.storage.links import refuse_links_out_of
-from marin_trace.workers.client import JobClient
+
+if TYPE_CHECKING:
+    from marin_trace.workers.client import JobClient
 
 __all__ = ["DEFAULT_LEASE_S", "DEFAULT_MAX_JOBS", "AttemptOptions", "RunOptions"]
 
@@ -30,7 +32,7 @@ class RunOptions:
     """Outputs to build again, with the epoch seen at planning: a later success is a hit."""
     lease_seconds: float = DEFAULT_LEASE_S
     """The lease that this run's claims announce."""
-    client: JobClient | None = None
+    client: "JobClient | None" = None
     """The cluster that was chosen; None: this machine, and what it lacks is an error."""
     run_id: str | None = None
     """Names the run in claims and records; None: the runner makes one."""

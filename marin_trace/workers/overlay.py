@@ -11,7 +11,6 @@ import os
 import platform
 import subprocess
 import sys
-import tomllib
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -98,7 +97,11 @@ def split_groups(groups: Sequence[str], project: Path | None) -> tuple[list[str]
 
 
 def _tables(project: Path | None) -> dict[str, Any]:
-    return {} if project is None else tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    if project is None:
+        return {}
+    import tomllib  # jobs that install nothing do without
+
+    return tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def _declared_groups(project: Path | None) -> dict[str, list[str]]:
