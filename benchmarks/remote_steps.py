@@ -30,6 +30,7 @@ from marin_trace import ResourceConfig, deferred, executor_main, output, step
 from marin_trace.workers.client import JobClient, JobRequest, job_name, use_client
 from marin_trace.workers.local import LocalClient
 from marin_trace.workers.machine import usable_cores
+from marin_trace.workers.overlay import project_directory
 
 ONE_CORE = ResourceConfig.with_cpu(1)
 ENGINES = ("local", "ray", "fray")
@@ -123,12 +124,17 @@ def own_ray() -> Iterator[Any]:
 
 
 def bare_iris_jobs(url: str, count: int, resources: ResourceConfig) -> None:
-    """Jobs of marin-fray's own client that do nothing, asked about all at once until all have ended."""
+    """Jobs of marin-fray's own client that do nothing, asked about all at once until all have ended.
+
+    They are given this project to unpack, as ours are.
+    """
+    from iris.client.client import IrisClient
+
     from marin_trace.workers.fray_engine import FrayEngine
     from marin_trace.workers.fray_package import load_fray
 
     package = load_fray()
-    client = package.iris.FrayIrisClient(url)
+    client = package.iris.FrayIrisClient.from_iris_client(IrisClient.remote(url, workspace=project_directory()))
     engine = FrayEngine(package, client, name="Iris", patience_s=60.0)
     types = package.types
     place = types.ResourceConfig(cpu=resources.cpu, ram="1g", disk="1g")
