@@ -2,8 +2,9 @@
 
 Programs, as in `marin_trace.runtime.protocol`. The first process claims or takes what was claimed for its job, beats,
 saves and commits, as one that works alone would. The others touch neither cache nor lock. Each waits for ``start`` and
-``ready``, which the first one creates; runs the body; leaves ``done-R``; and stays until the epoch has its end. A
-keeper of its own watches the epoch for it, and stops it when the first one has lost its lease.
+``ready``, which the first one creates; runs the body; leaves ``done-R`` (where the body failed, once the engine had the
+time to notice a lost process that may be the cause); and stays until the epoch has its end. A keeper of its own watches
+the epoch for it, and stops it when the first one has lost its lease.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How what is stored is read back: never more than a bound, never deeper than a bound, never executed.
+"""How JSON is stored, and how what is stored is read back: never beyond a bound of size or depth, never executed.
 
 Whoever can write below a prefix can leave anything there: two gigabytes where a claim should lie, brackets nested a
 million deep, a pipe that nobody writes to. Every control file, record and artifact is read through here.

@@ -81,7 +81,7 @@ class RayClient:
         self._working_dir = working_dir
         self._term_grace_s = term_grace_s
         self._lock = threading.Lock()
-        self._actor_classes = _ActorClasses()
+        self._actor_classes: dict[tuple[str, type[Any]], Any] = {}
         self._janitor = ThreadPoolExecutor(1, thread_name_prefix="marin-trace-ray")
 
     @property
@@ -139,11 +139,19 @@ class RayClient:
             "max_concurrency": _LISTENERS,
         }
         if resources.processes == 1:
-            made = self._actor_classes.of(ray, JobActor)
-            return made.options(**options, **share.as_options()).remote(call, *payload)
+            job_actor = self._actor_class(ray, JobActor)
+            return job_actor.options(**options, **share.as_options()).remote(call, *payload)
         shape = _gang_shape(resources, share, nodes)
-        made = self._actor_classes.of(ray, GangActor)
-        return made.options(**options, num_cpus=0).remote(call, *payload, shape=shape)
+        gang_actor = self._actor_class(ray, GangActor)
+        return gang_actor.options(**options, num_cpus=0).remote(call, *payload, shape=shape)
+
+    def _actor_class(self, ray: Any, cls: type[Any]) -> Any:
+        """Ray's form of a class, made once for each connection: Ray sends it to the cluster, which takes 20 ms."""
+        key = (ray.get_runtime_context().get_job_id(), cls)
+        made = self._actor_classes.get(key)
+        if made is None:
+            made = self._actor_classes[key] = ray.remote(cls)
+        return made
 
     def find(self, name: str) -> "RayHandle | None":
         """See `JobClient.find`."""
@@ -211,6 +219,7 @@ class RayClient:
                     logging_level=logging.WARNING,
                     **shipped,
                 )
+            self._actor_classes.clear()  # another cluster may number its connections alike
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = self._address or os.environ.get("RAY_ADDRESS") or "on this machine"
             raise WorkerError(
@@ -379,22 +388,6 @@ def _parts(payload: bytes, name: str) -> list[bytes]:
         logger.warning(f"{name} captures {len(payload) / 10**6:.0f} MB: until it begins, it needs this launcher alive")
         return [payload]
     return [payload[start : start + _PART_BYTES] for start in range(0, len(payload), _PART_BYTES)]
-
-
-@final
-class _ActorClasses:
-    """Ray's form of our classes, made once for each connection: Ray sends it to the cluster, which takes 20 ms."""
-
-    def __init__(self) -> None:
-        self._made: dict[tuple[str, type[Any]], Any] = {}
-
-    def of(self, ray: Any, actor: type[Any]) -> Any:
-        """Ray's form of a class."""
-        key = (ray.get_runtime_context().get_job_id(), actor)
-        made = self._made.get(key)
-        if made is None:
-            made = self._made[key] = ray.remote(actor)
-        return made
 
 
 def _gang_shape(resources: ResourceConfig, share: RayShare, nodes: Sequence[RayNode]) -> GangShape:
